@@ -1,0 +1,59 @@
+# Everything runs from .venv, which is made from the locked versions on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+RUN    := $(VENV)/.run-stamp
+DEV    := $(VENV)/.dev-stamp
+BENCH  := $(VENV)/.bench-stamp
+
+.PHONY: demo test test-slow lint wheel-check bench install clean
+
+demo: $(RUN)
+	$(BIN)/fedmeta run examples/credit.toml
+	$(BIN)/fedmeta verify runs/latest
+
+install: $(RUN)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# Both torch and the build backend come from the lock: nothing unpinned is ever resolved.
+$(RUN): pyproject.toml requirements.lock | $(VENV)/bin/python
+	@echo "Installing the locked packages into $(VENV) (a few minutes the first time) ..."
+	$(PIP) install -c requirements.lock hatchling editables
+	$(PIP) install -c requirements.lock --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(RUN)
+	$(PIP) install -c requirements.lock --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(BENCH): $(RUN)
+	$(PIP) install -c requirements.lock --no-build-isolation -e '.[bench]'
+	@touch $@
+
+test: $(DEV)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	$(BIN)/python -m coverage report --include='privacy/*,crypto/*,audit/*' --fail-under=95
+	$(BIN)/python -m coverage report --include='secure_fedmeta/*' --fail-under=85
+
+test-slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel-check: $(DEV)
+	$(BIN)/python scripts/wheel_check.py
+
+bench: $(BENCH)
+	$(BIN)/python -m benchmarks.meta_gradients --json
+	$(BIN)/python -m benchmarks.credit_folds --json
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

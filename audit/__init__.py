@@ -1,0 +1,1 @@
+"""What happened: canonical entries, a hash chain, signed checkpoints, an independent verifier."""

@@ -1,0 +1,1 @@
+"""Seeded measurements, each beside a peer or a physical limit in the same run."""

@@ -1,0 +1,1 @@
+"""What may be released: units, clipping, noise, accounting, budgets."""

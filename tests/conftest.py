@@ -1,0 +1,19 @@
+"""Shared settings: Hypothesis without time limits, and a state directory of its own per test."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep keys, pins and ledgers of a test out of the user's state directory."""
+    path = tmp_path / "state"
+    monkeypatch.setenv("FEDMETA_STATE_DIR", str(path))
+    return path
