@@ -1,0 +1,30 @@
+"""Task sources: clients, their records, and the disjoint blocks that tasks are drawn from."""
+
+from secure_fedmeta.tasks.drawing import draw, round_key
+from secure_fedmeta.tasks.protocol import (
+    ClientData,
+    Draw,
+    Record,
+    SourceClass,
+    SourceInfo,
+    SourceOptions,
+    TaskBlock,
+    TaskSource,
+)
+from secure_fedmeta.tasks.registry import SOURCES, build_source, check_options
+
+__all__ = [
+    "SOURCES",
+    "ClientData",
+    "Draw",
+    "Record",
+    "SourceClass",
+    "SourceInfo",
+    "SourceOptions",
+    "TaskBlock",
+    "TaskSource",
+    "build_source",
+    "check_options",
+    "draw",
+    "round_key",
+]

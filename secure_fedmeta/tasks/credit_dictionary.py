@@ -1,0 +1,103 @@
+"""The data dictionary of the credit table: columns, bounds, features and clients, all public.
+
+Bounds are round numbers from what a column means (an adult's age, loans of 6 to 72 months) and the
+source's order of magnitude; the currency is the source's, which does not name it. A feature's range
+is narrower where almost all meaning lies in a part of the column's, and values beyond it saturate.
+
+Clients are segments of job and housing: *proxies* for institutions with unlike customers, not
+institutions. Job and Home say which client a record belongs to, are the same for all its records,
+and are no features. The declared number of records of each client is public and rounded to ten; the
+number of blocks follows from it and stays as it is when records come or go.
+"""
+
+from __future__ import annotations
+
+import math
+
+from secure_fedmeta.tasks.dictionary import (
+    Category,
+    DataDictionary,
+    Feature,
+    Number,
+    is_value,
+    log_of,
+    on,
+)
+
+RECORD = "Record"
+TARGET = "Status"
+BAD = "bad"
+JOB = "Job"
+HOME = "Home"
+
+# Segments that hold at least 50 records, with the number of their records rounded to ten.
+CLIENT_RECORDS = {
+    "fixed-other": 210,
+    "fixed-owner": 1310,
+    "fixed-parents": 480,
+    "fixed-priv": 170,
+    "fixed-rent": 630,
+    "freelance-other": 60,
+    "freelance-owner": 580,
+    "freelance-parents": 140,
+    "freelance-rent": 200,
+    "others-owner": 100,
+    "partime-owner": 120,
+    "partime-parents": 140,
+    "partime-rent": 110,
+}
+
+_MARITAL = ("married", "single", "separated", "divorced", "widow")
+
+
+def _burden(amount: float, time: float, income: float, expenses: float) -> float:
+    """Instalment as a share of income left after expenses, at least one unit being left."""
+    return (amount / time) / max(income - expenses, 1.0)
+
+
+CREDIT = DataDictionary(
+    columns=(
+        Category(TARGET, ("good", BAD)),
+        Category(JOB, ("fixed", "freelance", "partime", "others"), missing="code"),
+        Category(HOME, ("owner", "rent", "parents", "priv", "other", "ignore"), missing="code"),
+        Number("Seniority", "years in the job", 0, 50),
+        Number("Time", "months of the loan", 6, 72),
+        Number("Age", "years", 18, 80),
+        Category("Marital", _MARITAL, missing="code"),
+        Category("Records", ("no", "yes")),
+        Number("Expenses", "currency a month", 0, 200, above="clip"),
+        Number("Income", "currency a month", 0, 1000, above="clip", missing="code"),
+        Number("Assets", "currency", 0, 100_000, above="clip", missing="code"),
+        Number("Debt", "currency", 0, 20_000, above="clip", missing="code"),
+        Number("Amount", "currency lent", 1, 5000, above="clip"),
+        Number("Price", "currency, of what is bought", 1, 10_000, above="clip"),
+    ),
+    features=(
+        Feature("seniority", "log(1 + Seniority)", log_of("Seniority"), 0, math.log(51)),
+        Feature("time", "Time", on(float, "Time"), 6, 72),
+        Feature("age", "Age", on(float, "Age"), 18, 80),
+        Feature("expenses", "Expenses", on(float, "Expenses"), 20, 120),
+        Feature("income", "log(1 + Income)", log_of("Income"), math.log(21), math.log(801)),
+        Feature("income missing", "1 if Income is missing", is_value("Income", None), -1, 1),
+        Feature("assets", "log(1 + Assets)", log_of("Assets"), 0, math.log(100_001)),
+        Feature("assets missing", "1 if Assets is missing", is_value("Assets", None), -1, 1),
+        Feature("debt", "log(1 + Debt)", log_of("Debt"), 0, math.log(20_001)),
+        Feature("amount", "log(1 + Amount)", log_of("Amount"), math.log(101), math.log(5001)),
+        Feature("price", "log(1 + Price)", log_of("Price"), math.log(101), math.log(10_001)),
+        Feature("financed", "Amount / Price", on(lambda a, p: a / p, "Amount", "Price"), 0.2, 1.0),
+        Feature(
+            "burden",
+            "log((Amount / Time) / max(Income - Expenses, 1))",
+            on(lambda *values: math.log(_burden(*values)), "Amount", "Time", "Income", "Expenses"),
+            math.log(0.05),
+            math.log(2.0),
+        ),
+        Feature("records", "1 if Records is yes", is_value("Records", "yes"), -1, 1),
+        *(
+            Feature(
+                f"marital {value}", f"1 if Marital is {value}", is_value("Marital", value), -1, 1
+            )
+            for value in _MARITAL
+        ),
+    ),
+)

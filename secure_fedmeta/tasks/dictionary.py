@@ -1,0 +1,217 @@
+"""Data dictionaries: what a table's columns may hold, and how a row becomes a model's input.
+
+Everything here is declared in code from what the columns mean. Nothing is fitted: no mean, no
+quantile, no vocabulary is taken from the data, since such statistics of raw client data would leave
+the clients outside the privacy budget.
+
+Policy for values, the same for all columns:
+- below the low bound, not a finite number, or not in the vocabulary: refused, naming file, row and
+  column;
+- above the high bound: refused or set to the bound and counted, as the column declares;
+- missing (an empty cell): refused or coded as the features declare and counted, likewise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from secure_fedmeta.errors import DataError
+from secure_fedmeta.tasks.protocol import Floats
+
+Value: TypeAlias = float | str | None
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a value stands: file and line, for messages."""
+
+    file: str
+    line: int
+
+    def refuse(self, column: str, cell: str, allowed: str) -> DataError:
+        """The error for one cell."""
+        return DataError(
+            f"{self.file}, line {self.line}, {column} = {cell!r}: allowed is {allowed}"
+        )
+
+
+@dataclass
+class Tally:
+    """Values that were coded by declared policy: column -> how many."""
+
+    clipped: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A numeric column.
+
+    Attributes:
+        name: the column.
+        unit: what one is.
+        low: lowest value allowed.
+        high: highest value allowed.
+        above: what is done with a higher one.
+        missing: what is done with an empty cell.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    above: Literal["refuse", "clip"] = "refuse"
+    missing: Literal["refuse", "code"] = "refuse"
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, in words."""
+        empty = " or empty" if self.missing == "code" else ""
+        above = " (higher values are set to it)" if self.above == "clip" else ""
+        return f"a number from {self.low:g} to {self.high:g}{above}{empty}"
+
+    def read(self, cell: str, where: Where, tally: Tally) -> float | None:
+        """The cell's value inside the bounds; None if it is missing and may be.
+
+        Raises:
+            DataError: see the module's policy.
+        """
+        if cell == "" and self.missing == "code":
+            tally.missing[self.name] += 1
+            return None
+        try:
+            value = float(cell)
+        except ValueError:
+            raise where.refuse(self.name, cell, self.allowed) from None
+        if not math.isfinite(value) or value < self.low:
+            raise where.refuse(self.name, cell, self.allowed)
+        if value > self.high:
+            if self.above == "refuse":
+                raise where.refuse(self.name, cell, self.allowed)
+            tally.clipped[self.name] += 1
+            return self.high
+        return value
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column with a declared vocabulary.
+
+    Attributes:
+        name: the column.
+        values: the vocabulary.
+        missing: what is done with an empty cell.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    missing: Literal["refuse", "code"] = "refuse"
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, in words."""
+        return ", ".join(self.values) + (" or empty" if self.missing == "code" else "")
+
+    def read(self, cell: str, where: Where, tally: Tally) -> str | None:
+        """The cell's value; None if it is missing and may be.
+
+        Raises:
+            DataError: see the module's policy.
+        """
+        if cell == "" and self.missing == "code":
+            tally.missing[self.name] += 1
+            return None
+        if cell not in self.values:
+            raise where.refuse(self.name, cell, self.allowed)
+        return cell
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the model.
+
+    Attributes:
+        name: the input's name.
+        formula: how it is computed, in words.
+        compute: value from a row's columns; None where a column that it needs is missing.
+        low: the value that becomes -1; lower ones saturate.
+        high: the value that becomes 1; higher ones saturate.
+    """
+
+    name: str
+    formula: str
+    compute: Callable[[Mapping[str, Value]], float | None]
+    low: float
+    high: float
+
+    def scaled(self, row: Mapping[str, Value]) -> float:
+        """The input in [-1, 1]; 0, the middle of its range, where it cannot be computed."""
+        value = self.compute(row)
+        if value is None:
+            return 0.0
+        scaled = 2.0 * (value - self.low) / (self.high - self.low) - 1.0
+        return min(1.0, max(-1.0, scaled))
+
+
+def log_of(column: str) -> Callable[[Mapping[str, Value]], float | None]:
+    """log(1 + column); None where it is missing."""
+    return on(math.log1p, column)
+
+
+def on(
+    function: Callable[..., float], *columns: str
+) -> Callable[[Mapping[str, Value]], float | None]:
+    """`function` of numeric columns; None where one of them is missing."""
+
+    def compute(row: Mapping[str, Value]) -> float | None:
+        values = [row[column] for column in columns]
+        numbers = [value for value in values if isinstance(value, float)]
+        return function(*numbers) if len(numbers) == len(values) else None
+
+    return compute
+
+
+def is_value(column: str, value: Value) -> Callable[[Mapping[str, Value]], float | None]:
+    """1 where the column holds `value` (None: is missing), else 0; for a feature on [-1, 1]."""
+    return lambda row: 1.0 if row[column] == value else 0.0
+
+
+@dataclass(frozen=True)
+class DataDictionary:
+    """Columns and features of one table."""
+
+    columns: tuple[Number | Category, ...]
+    features: tuple[Feature, ...]
+
+    def read(self, cells: Mapping[str, str], where: Where, tally: Tally) -> dict[str, Value]:
+        """The values of one row.
+
+        Raises:
+            DataError: a value breaks its column's declaration.
+        """
+        return {
+            column.name: column.read(cells[column.name], where, tally) for column in self.columns
+        }
+
+    def check_header(self, header: Sequence[str], file: str) -> None:
+        """Refuse a table that lacks a declared column; further columns are ignored.
+
+        Raises:
+            DataError: names the missing columns.
+        """
+        lacking = [column.name for column in self.columns if column.name not in header]
+        if lacking:
+            raise DataError(
+                f"{file}: missing column {', '.join(lacking)}; needed are "
+                f"{', '.join(column.name for column in self.columns)}"
+            )
+
+    def encode(self, row: Mapping[str, Value]) -> Floats:
+        """`[features] float32`, each in [-1, 1]."""
+        return np.array([feature.scaled(row) for feature in self.features], dtype=np.float32)

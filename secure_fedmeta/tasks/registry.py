@@ -1,0 +1,56 @@
+"""The registry of task sources, and the way from a config's `[data]` table to a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.registry import Registry
+from secure_fedmeta.tasks.credit import CreditSource
+from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
+from secure_fedmeta.tasks.sinusoid import SinusoidSource
+
+ENTRY_POINT_GROUP = "secure_fedmeta.task_sources"
+
+SOURCES: Registry[SourceClass] = Registry(
+    "task source",
+    "data.source",
+    ENTRY_POINT_GROUP,
+    {"credit": CreditSource, "sinusoid": SinusoidSource},
+)
+
+
+def check_options(name: str, options: Mapping[str, object]) -> SourceOptions:
+    """The options of the source called `name`, validated; reads no data.
+
+    Args:
+        name: a registered source.
+        options: the keys of `[data]` without `source`.
+
+    Raises:
+        ConfigError: unknown source, unknown key, or a value of the wrong type or out of range; the
+            message names every offending key.
+    """
+    model = SOURCES.get(name).Options
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        known = ", ".join(model.model_fields)
+        found = "; ".join(
+            f"data.{'.'.join(str(part) for part in item['loc']) or name} = {item['input']!r}: "
+            f"{item['msg']}"
+            for item in error.errors(include_url=False)
+        )
+        raise ConfigError(f"source {name!r}: {found} (allowed keys: {known})") from error
+
+
+def build_source(name: str, options: Mapping[str, object]) -> TaskSource:
+    """The source called `name` with these options; its data are read and checked.
+
+    Raises:
+        ConfigError: as `check_options`.
+        DataError: the data break what the source declares.
+    """
+    return SOURCES.get(name)(check_options(name, options))
