@@ -1,0 +1,77 @@
+"""The inner loop that all algorithms share, and the exact way back through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from torch import Tensor
+
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.meta.batch import TaskBatch
+from secure_fedmeta.meta.engine import Engine
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Full-batch gradient descent: `steps` (1 or more) steps of size `lr` (greater than 0)."""
+
+    steps: int
+    lr: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError("allowed: 1 or more", key="learner.inner_steps", value=self.steps)
+        if not (isfinite(self.lr) and self.lr > 0):
+            raise ConfigError("allowed: greater than 0", key="learner.inner_lr", value=self.lr)
+
+
+WHOLE = slice(None)
+
+
+def descend(
+    engine: Engine, loop: InnerLoop, params: Tensor, x: Tensor, y: Tensor, part: slice = WHOLE
+) -> Tensor:
+    """Return `[B, P]`: `params` after the loop's steps on `(x, y)`, moving only `part`."""
+    for _ in range(loop.steps):
+        params = _step(params, engine.gradient(params, x, y), loop.lr, part)
+    return params
+
+
+def first_order(
+    engine: Engine, loop: InnerLoop, params: Tensor, batch: TaskBatch, part: slice = WHOLE
+) -> Tensor:
+    """Return `[B, P]`: the query gradient at the adapted parameters."""
+    adapted = descend(engine, loop, params, batch.support_x, batch.support_y, part)
+    return engine.gradient(adapted, batch.query_x, batch.query_y)
+
+
+def second_order(
+    engine: Engine, loop: InnerLoop, params: Tensor, batch: TaskBatch, part: slice = WHOLE
+) -> Tensor:
+    """Return `[B, P]`: the gradient of the query loss after adaptation, in the start `params`.
+
+    One step is theta' = theta - lr M grad L(theta), with M the projection onto `part`; its
+    transposed Jacobian is I - lr H M. The products are taken from the last step to the first.
+    """
+    products = []
+    for _ in range(loop.steps):
+        gradient, product = engine.linearise(params, batch.support_x, batch.support_y)
+        products.append(product)
+        params = _step(params, gradient, loop.lr, part)
+    outer = engine.gradient(params, batch.query_x, batch.query_y)
+    while products:
+        outer = outer.sub(products.pop()(_project(outer, part)), alpha=loop.lr)
+    return outer
+
+
+def _step(params: Tensor, gradient: Tensor, lr: float, part: slice) -> Tensor:
+    return params.sub(_project(gradient, part), alpha=lr)
+
+
+def _project(vectors: Tensor, part: slice) -> Tensor:
+    if part == WHOLE:
+        return vectors
+    result = vectors.new_zeros(vectors.shape)
+    result[:, part] = vectors[:, part]
+    return result

@@ -1,0 +1,137 @@
+"""Small modules by name, a user's own by entry point, and what a module may not do.
+
+An installed distribution adds a model by an entry point of the group `secure_fedmeta.models` that
+names a builder `(input_dim, output_dim, hidden) -> nn.Module`; the import string of a config is
+never followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
+
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.registry import Registry
+
+Builder = Callable[[int, int, tuple[int, ...]], nn.Module]
+
+
+def linear(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return one affine layer; `hidden` must be empty."""
+    if hidden:
+        raise ConfigError("a linear model has none", key="model.hidden", value=list(hidden))
+    return nn.Sequential(nn.Linear(input_dim, output_dim))
+
+
+def mlp(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return affine layers of the given hidden sizes with ReLU between them."""
+    return _stack(input_dim, output_dim, hidden, nn.ReLU)
+
+
+def mlp_tanh(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return affine layers of the given hidden sizes with tanh between them."""
+    return _stack(input_dim, output_dim, hidden, nn.Tanh)
+
+
+MODELS: Registry[Builder] = Registry(
+    "model",
+    "model.name",
+    "secure_fedmeta.models",
+    {"linear": linear, "mlp": mlp, "mlp_tanh": mlp_tanh},
+)
+
+
+def build_model(
+    name: str, input_dim: int, output_dim: int, hidden: Sequence[int] = (), *, seed: int
+) -> nn.Module:
+    """Build the model called `name`, with the same initial weights for the same seed.
+
+    The initial weights are public, and so is `seed`. torch's process-wide CPU generator is left
+    as it was found.
+
+    Args:
+        name: a name of `MODELS`, or an entry point of the group `secure_fedmeta.models`.
+        input_dim: features of one row, at least 1.
+        output_dim: outputs of one row, at least 1.
+        hidden: sizes of the hidden layers, each at least 1.
+        seed: 0 to 2^63 - 1.
+
+    Raises:
+        ConfigError: an unknown name, a value out of range, or a module that `check_module` refuses.
+    """
+    if input_dim < 1 or output_dim < 1:
+        raise ConfigError(f"{input_dim} inputs and {output_dim} outputs; allowed: 1 or more")
+    if any(size < 1 for size in hidden):
+        raise ConfigError("sizes must be 1 or more", key="model.hidden", value=list(hidden))
+    if not 0 <= seed < 2**63:
+        raise ConfigError("allowed: 0 to 2^63 - 1", key="model.init_seed", value=seed)
+    builder = MODELS.get(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = builder(input_dim, output_dim, tuple(hidden))
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"it built a {type(module).__name__}; allowed: nn.Module", key="model.name", value=name
+        )
+    check_module(module)
+    return module
+
+
+def check_module(module: nn.Module) -> None:
+    """Refuse modules whose loss is not a function of one task's rows and the parameters alone.
+
+    The guarantee of one outer vector per unit of privacy rests on this: a module that carries
+    state from one task to the next would let a unit's rows reach the vectors of others. Buffers
+    that never change are fine; one that a forward pass changes is refused when that happens.
+
+    Raises:
+        ConfigError: names the submodule and the reason.
+    """
+    for name, part in module.named_modules():
+        reason = _objection(part)
+        if reason is not None:
+            where = f" at {name!r}" if name else ""
+            raise ConfigError(f"{type(part).__name__}{where} is refused: {reason}")
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise ConfigError(f"parameter {name!r} has no shape yet; build the module with shapes")
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ConfigError(f"parameter {name!r} is {parameter.dtype}; allowed: float32")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ConfigError(f"{type(module).__name__} has no trainable parameter")
+
+
+def _objection(part: nn.Module) -> str | None:
+    if isinstance(part, _NormBase) and (part.track_running_stats or not _is_instance_norm(part)):
+        return (
+            "it mixes rows by batch statistics, which carry one unit's rows into the outputs of "
+            "others; use LayerNorm, GroupNorm or InstanceNorm without running statistics"
+        )
+    if isinstance(part, _DropoutNd) and part.p > 0:
+        return "it draws from the process-wide random generator; set p = 0 or remove it"
+    if isinstance(part, nn.RNNBase):
+        return "recurrent layers have no batched form over parameters"
+    if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+        return "its parameters have no shape yet"
+    return None
+
+
+def _is_instance_norm(part: nn.Module) -> bool:
+    return isinstance(part, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
+
+
+def _stack(
+    input_dim: int, output_dim: int, hidden: tuple[int, ...], activation: type[nn.Module]
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = input_dim
+    for size in hidden:
+        layers += [nn.Linear(width, size), activation()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, output_dim))
