@@ -175,13 +175,12 @@ def _add_product(total: Tensor, a: Tensor, weight: Tensor) -> Tensor:
 
 def _through(activation: str | None, upstream: Tensor, a: Tensor) -> Tensor:
     """Return upstream times phi'(z), with phi' from the activation a = phi(z)."""
+    result = upstream
     if activation == "relu":
-        result: Tensor = torch.ops.aten.threshold_backward(upstream, a, 0)
-        return result
-    if activation == "tanh":
+        result = torch.ops.aten.threshold_backward(upstream, a, 0)
+    elif activation == "tanh":
         result = torch.ops.aten.tanh_backward(upstream, a)
-        return result
-    return upstream
+    return result
 
 
 def _layers(module: nn.Module, spec: ParameterVector) -> tuple[Layer, ...] | None:
