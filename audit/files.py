@@ -1,0 +1,49 @@
+"""Small durable files outside a log: keys and pins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte; the system may take them in parts."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make creations and renames inside `directory` durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_new(path: Path, data: bytes, *, mode: int) -> None:
+    """Create a file that did not exist, durable on return.
+
+    Raises:
+        FileExistsError: `path` exists, whatever it is.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    sync_directory(path.parent)
+
+
+def replace(path: Path, data: bytes, *, mode: int) -> None:
+    """Put `data` in the place of `path`: after a crash the old content is there or the new.
+
+    The caller keeps others from replacing the same path at the same time.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    write_new(temporary, data, mode=mode)
+    temporary.replace(path)
+    sync_directory(path.parent)
