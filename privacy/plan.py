@@ -1,0 +1,390 @@
+"""One frozen object gives clip, scale, noise and accounting event, so that they cannot disagree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any, NotRequired, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.accountant import spend_counted
+from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
+from privacy.errors import PlanRefused
+from privacy.events import MAX_INT, SkellamRound
+from privacy.noise import MAX_VARIANCE, skellam
+from privacy.rdp import l1_bound
+from privacy.rng import SecureRandom
+from privacy.unit import RELATION_OF, Relation, Unit
+
+MIN_STEPS = 4096
+"""Integer steps that a unit's clipped norm spans at least, so that rounding costs little."""
+STEPS_PER_ROUNDING = 64
+"""How many times the clipped norm exceeds sqrt(d) / 2, the norm of the rounding error, at least."""
+ROUNDING_TAIL = math.sqrt(2.0 * math.log(1e4))
+"""sqrt(2 log(1 / beta)): rounding takes a vector past Delta with probability at most 1e-4."""
+MAX_SCALE = 2**52
+CALIBRATION_SLACK = 1e-9
+"""Relative distance kept below the target, so that no order of summation exceeds it."""
+MIN_MULTIPLIER = 2.0**-20
+
+
+class Terms(TypedDict):
+    """What every plan states, apart from its noise. All of it is public.
+
+    Attributes:
+        delta: delta of the whole run, in (0, 1).
+        rounds: rounds of the whole run, failed attempts included.
+        clip: C, L2 bound of one unit's vector.
+        dimension: d, coordinates of a vector.
+        expected_units: the constant that a sum is divided by; never a count taken from the data.
+        max_units_per_client: most units that one client may encode in one round.
+        clients: clients of the federation.
+        min_survivors: fewer contributions than this are never opened.
+        max_colluders: contributing clients that may work with the aggregator.
+        person_units: units that one person may hold, for the figure beside the claim.
+        unit: the unit of privacy; only "task" so far.
+        noise: where noise is added; only "distributed" so far.
+        rate: probability with which each unit takes part; only 1.0 so far.
+        scale: integer steps per 1.0; None: `default_scale` of clip and dimension.
+    """
+
+    delta: float
+    rounds: int
+    clip: float
+    dimension: int
+    expected_units: int
+    max_units_per_client: int
+    clients: int
+    min_survivors: int
+    max_colluders: int
+    person_units: int
+    unit: NotRequired[Unit]
+    noise: NotRequired[str]
+    rate: NotRequired[float]
+    scale: NotRequired[int | None]
+
+
+def default_scale(clip: float, dimension: int) -> int:
+    """The power of two at which rounding costs little and the ring stays small.
+
+    The smallest s with s * C >= max(4096, 64 * sqrt(d) / 2): Delta then exceeds s * C by at most
+    0.1 %, and multiplying by s is exact. Depends on public constants only.
+
+    Raises:
+        PlanRefused: clip so small that s would pass 2^52.
+    """
+    target = max(float(MIN_STEPS), STEPS_PER_ROUNDING * math.sqrt(dimension) / 2.0)
+    exponent = max(0, math.ceil(math.log2(target / clip)))
+    if exponent > 52:
+        raise PlanRefused(f"clip {clip!r} needs a scale above 2^52: give the vectors larger units")
+    return int(2**exponent)
+
+
+def integer_bound(clip: float, scale: int, dimension: int) -> int:
+    """Delta: L2 bound, in integer steps, of a unit's vector after stochastic rounding.
+
+    Kairouz, Liu, Steinke 2021 ("The Distributed Discrete Gaussian Mechanism"), Proposition 22:
+    a rounded vector exceeds s^2 C^2 + d/4 + sqrt(2 log(1/beta)) * (s C + sqrt(d)/2) in squared
+    norm with probability at most beta. Nothing about privacy depends on it: a vector beyond
+    Delta is clipped to it in integers.
+    """
+    norm = scale * clip
+    rounding = math.sqrt(dimension) / 2.0
+    return math.floor(math.sqrt(norm**2 + rounding**2 + ROUNDING_TAIL * (norm + rounding))) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPlan:
+    """Everything that decides how private a run is, checked as a whole.
+
+    Made by `calibrated` or `from_noise_multiplier`; values that do not fit together are refused
+    however it is made. One unit is one task under add/remove: adding or removing a task moves the
+    sum by at most l2 steps, and the surviving honest clients' noise has a standard deviation of at
+    least noise_multiplier * l2 per coordinate.
+
+    Attributes:
+        epsilon: the target of the calibration; None when the noise was given.
+        noise_multiplier: z, as seen by the aggregator with max_colluders clients when only
+            min_survivors contribute.
+        share_variance: variance per coordinate of one client's noise, steps^2:
+            (z * l2)^2 / (min_survivors - max_colluders).
+        l2: Delta, exact L2 bound of one unit's integer vector.
+        l1: what l2 implies for the L1 norm.
+        mechanism: "skellam".
+    The others are described at `Terms`.
+    """
+
+    unit: Unit
+    mechanism: str
+    noise: str
+    rate: float
+    epsilon: float | None
+    delta: float
+    rounds: int
+    clip: float
+    scale: int
+    dimension: int
+    expected_units: int
+    max_units_per_client: int
+    clients: int
+    min_survivors: int
+    max_colluders: int
+    person_units: int
+    noise_multiplier: float
+    share_variance: float
+    l2: int
+    l1: int
+
+    @classmethod
+    def calibrated(cls, *, epsilon: float, **terms: Unpack[Terms]) -> PrivacyPlan:
+        """The plan with the least noise whose claim stays within the target.
+
+        The claim of `rounds` rounds with min_survivors contributors, against the worst adversary
+        that a budget limits, is in (epsilon - 0.02, epsilon].
+
+        Raises:
+            PlanRefused: terms that no proved bound covers yet, or a target out of reach.
+        """
+        if not 0.0 < epsilon < math.inf:
+            raise PlanRefused(f"epsilon {epsilon!r} is not positive and finite")
+
+        def fits(z: float) -> bool:
+            return cls._build(z, epsilon, terms).worst_epsilon() <= aim
+
+        aim = epsilon * (1.0 - CALIBRATION_SLACK)
+        low = high = 1.0
+        while not fits(high):
+            low, high = high, 2.0 * high
+        while fits(low):
+            low, high = low / 2.0, low
+            if low < MIN_MULTIPLIER:
+                raise PlanRefused(f"epsilon {epsilon!r} asks for next to no noise")
+        while high - low > 1e-12 * high:
+            middle = (low + high) / 2.0
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        return cls._build(high, epsilon, terms)
+
+    @classmethod
+    def from_noise_multiplier(
+        cls, *, noise_multiplier: float, **terms: Unpack[Terms]
+    ) -> PrivacyPlan:
+        """The plan with this noise, whatever epsilon follows.
+
+        Raises:
+            PlanRefused: terms that no proved bound covers yet, or noise out of range.
+        """
+        return cls._build(noise_multiplier, None, terms)
+
+    @classmethod
+    def _build(cls, z: float, epsilon: float | None, terms: Terms) -> PrivacyPlan:
+        clip, dimension = terms["clip"], terms["dimension"]
+        _check_real("clip", clip, MIN_BOUND, MAX_BOUND)
+        _check_int("dimension", dimension, 1, MAX_DELTA)
+        scale = terms.get("scale")
+        if scale is None:
+            scale = default_scale(clip, dimension)
+        _check_int("scale", scale, 1, MAX_SCALE)
+        l2 = integer_bound(clip, scale, dimension)
+        honest = _honest(terms["clients"], terms["min_survivors"], terms["max_colluders"])
+        return cls(
+            unit=terms.get("unit", Unit.TASK),
+            mechanism="skellam",
+            noise=terms.get("noise", "distributed"),
+            rate=terms.get("rate", 1.0),
+            epsilon=epsilon,
+            delta=terms["delta"],
+            rounds=terms["rounds"],
+            clip=clip,
+            scale=scale,
+            dimension=dimension,
+            expected_units=terms["expected_units"],
+            max_units_per_client=terms["max_units_per_client"],
+            clients=terms["clients"],
+            min_survivors=terms["min_survivors"],
+            max_colluders=terms["max_colluders"],
+            person_units=terms["person_units"],
+            noise_multiplier=z,
+            share_variance=_share_variance(z, l2, honest),
+            l2=l2,
+            l1=l1_bound(l2, dimension),
+        )
+
+    def __post_init__(self) -> None:
+        _check_supported(self)
+        _check_real("delta", self.delta, 2.0**-1022, 1.0 - 2.0**-53)
+        _check_real("clip", self.clip, MIN_BOUND, MAX_BOUND)
+        _check_real("noise_multiplier", self.noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
+        if self.epsilon is not None:
+            _check_real("epsilon", self.epsilon, 2.0**-1022, MAX_BOUND)
+        _check_int("scale", self.scale, 1, MAX_SCALE)
+        _check_int("dimension", self.dimension, 1, MAX_DELTA)
+        for name in ("rounds", "expected_units", "max_units_per_client", "person_units"):
+            _check_int(name, getattr(self, name), 1, 2**31)
+        honest = _honest(self.clients, self.min_survivors, self.max_colluders)
+        _check_int("l2 (steps that the clipped norm spans)", self.l2, 1, MAX_DELTA)
+        if self.max_units_per_client * self.l2 > MAX_INT or self.l1 > MAX_INT:
+            raise PlanRefused(f"sums of vectors with norm {self.l2} do not fit: lower the scale")
+        if not 0.0 < self.share_variance <= MAX_VARIANCE:
+            raise PlanRefused(
+                f"one client's noise would need variance {self.share_variance!r}, allowed is up "
+                f"to 2^50: lower the scale ({self.scale}), or ask for less noise"
+            )
+        derived = (
+            integer_bound(self.clip, self.scale, self.dimension),
+            l1_bound(self.l2, self.dimension),
+            _share_variance(self.noise_multiplier, self.l2, honest),
+        )
+        if (self.l2, self.l1, self.share_variance) != derived:
+            raise PlanRefused("l2, l1 and share_variance do not follow from the plan's terms")
+
+    @property
+    def relation(self) -> Relation:
+        """How neighbouring inputs differ."""
+        return RELATION_OF[self.unit]
+
+    @property
+    def max_abs(self) -> int:
+        """Bound on any coordinate of one client's integer sum, its noise not included."""
+        return self.max_units_per_client * self.l2
+
+    def encode(self, units: NDArray[np.floating[Any]], rng: SecureRandom) -> NDArray[np.int64]:
+        """One client's contribution to a round: the sum of its clipped units plus its noise share.
+
+        Adding or removing one unit moves it by at most l2 before noise, whatever the unit holds; a
+        unit with NaN or infinity counts as the zero vector.
+
+        Args:
+            units: float16, float32 or float64 [k, dimension], 0 <= k <= max_units_per_client; one
+                row per unit. k = 0 is noise alone.
+            rng: the client's own generator, never shared and never reset between rounds.
+
+        Returns:
+            int64 [dimension].
+
+        Raises:
+            PlanRefused: another shape or dtype, or more units than planned.
+        """
+        if units.ndim != 2 or units.shape[1] != self.dimension:
+            raise PlanRefused(f"units have shape {units.shape}; allowed: [k, {self.dimension}]")
+        if units.shape[0] > self.max_units_per_client:
+            raise PlanRefused(
+                f"{units.shape[0]} units; allowed: at most {self.max_units_per_client} per client"
+            )
+        total = bounded_sum(units, clip=self.clip, scale=self.scale, delta=self.l2, rng=rng)
+        total += skellam(self.share_variance, self.dimension, rng)
+        return total
+
+    def decode(self, total: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The average that an opened sum stands for: total / (scale * expected_units).
+
+        The divisor is public and the same whatever was summed.
+
+        Args:
+            total: int64 [dimension].
+
+        Returns:
+            float64 [dimension].
+
+        Raises:
+            PlanRefused: another shape or dtype.
+        """
+        if total.shape != (self.dimension,) or total.dtype != np.int64:
+            raise PlanRefused(
+                f"the sum has shape {total.shape} and dtype {total.dtype}; "
+                f"allowed: [{self.dimension}] of int64"
+            )
+        decoded: NDArray[np.float64] = total / float(self.scale * self.expected_units)
+        return decoded
+
+    def noise_std(self, survivors: int) -> float:
+        """Standard deviation per coordinate of all noise in a sum of `survivors`, in steps."""
+        return math.sqrt(survivors * self.share_variance)
+
+    def event(self, survivors: int) -> SkellamRound:
+        """What opening a sum of this many contributions has to be charged as.
+
+        Raises:
+            PlanRefused: fewer contributions than min_survivors, or more than clients.
+        """
+        _check_int("survivors", survivors, self.min_survivors, self.clients)
+        return SkellamRound(
+            unit=self.unit,
+            relation=self.relation,
+            rate=self.rate,
+            l2=self.l2,
+            l1=self.l1,
+            share_variance=self.share_variance,
+            survivors=survivors,
+            max_colluders=self.max_colluders,
+            clients=self.clients,
+            dimension=self.dimension,
+            person_units=self.person_units,
+        )
+
+    def worst_event(self) -> SkellamRound:
+        """The dearest event of this plan: min_survivors contributions."""
+        return self.event(self.min_survivors)
+
+    def worst_epsilon(self) -> float:
+        """The claim for all rounds at worst_event, against the worst budgeted adversary."""
+        return spend_counted({self.worst_event(): self.rounds}, delta=self.delta).worst
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """Every field and the relation; real numbers as shortest decimal strings."""
+        body: dict[str, str | int | None] = {"relation": self.relation.value}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            body[field.name] = repr(value) if isinstance(value, float) else value
+        body["unit"] = self.unit.value
+        return body
+
+    def digest(self) -> bytes:
+        """SHA-256 of `to_json` with sorted keys and no spaces: 32 bytes that name the plan."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).digest()
+
+
+def _check_supported(plan: PrivacyPlan) -> None:
+    if plan.unit is not Unit.TASK:
+        raise PlanRefused(
+            f"unit {plan.unit!s}: only unit 'task' is accounted for so far (sampling, "
+            "zero-out and per-user clipping have bounds of their own, which are not here yet)"
+        )
+    if plan.noise != "distributed":
+        raise PlanRefused(
+            f"noise {plan.noise!r}: only 'distributed' is accounted for so far (noise at the "
+            "client needs the sampler of the local optimiser, which is not here yet)"
+        )
+    if plan.mechanism != "skellam":
+        raise PlanRefused(f"mechanism {plan.mechanism!r}: only 'skellam' is accounted for so far")
+    if plan.rate != 1.0 or not isinstance(plan.rate, float):
+        raise PlanRefused(
+            f"rate {plan.rate!r}: only 1.0 is accounted for so far (sampled rounds with integer "
+            "noise need secret coins and an amplification bound that are not here yet)"
+        )
+
+
+def _honest(clients: int, min_survivors: int, max_colluders: int) -> int:
+    """Contributors whose noise stays secret from the aggregator and its colluders."""
+    _check_int("clients", clients, 1, 2**31)
+    _check_int("min_survivors", min_survivors, 1, clients)
+    _check_int("max_colluders", max_colluders, 0, min_survivors - 1)
+    return min_survivors - max_colluders
+
+
+def _share_variance(z: float, l2: int, honest: int) -> float:
+    return (z * l2) ** 2 / honest
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise PlanRefused(f"{name} {value!r} is not an integer from {least} to {most}")
+
+
+def _check_real(name: str, value: object, least: float, most: float) -> None:
+    if type(value) is not float or not least <= value <= most:
+        raise PlanRefused(f"{name} {value!r} is not a float from {least!r} to {most!r}")
