@@ -96,22 +96,25 @@ def read_table(data: bytes, file: str) -> CreditTable:
         text = gzip.decompress(data).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not gzip-compressed UTF-8 text ({error})") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    header = rows.fieldnames or ()
-    CREDIT.check_header((*header,), file)
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = tuple(lines.fieldnames or ())
+        rows = [(Where(file, lines.line_num), cells) for cells in lines]
+    except csv.Error as error:
+        raise DataError(f"{file}, line {lines.line_num}: not CSV ({error})") from error
+    CREDIT.check_header(header, file)
     if RECORD not in header:
         raise DataError(f"{file}: missing column {RECORD}, the record id")
     records: list[Record] = []
-    tally = Tally()
     excluded: Counter[str] = Counter()
-    for cells in rows:
-        where = Where(file, rows.line_num)
+    held = Tally()
+    for where, cells in rows:
         if None in cells or None in cells.values():
             raise DataError(
                 f"{file}, line {where.line}: needs {len(header)} cells, like the header"
             )
-        row_tally = Tally()
-        row = CREDIT.read(cells, where, row_tally)
+        tally = Tally()
+        row = CREDIT.read(cells, where, tally)
         if cells[RECORD] == "":
             raise where.refuse(RECORD, "", "a record id")
         client = f"{row[JOB]}-{row[HOME]}"
@@ -122,9 +125,9 @@ def read_table(data: bytes, file: str) -> CreditTable:
         else:
             label = float(row[TARGET] == BAD)
             records.append(Record(cells[RECORD], client, None, CREDIT.encode(row), label))
-            tally.clipped.update(row_tally.clipped)
-            tally.missing.update(row_tally.missing)
-    return CreditTable(tuple(records), dict(excluded), dict(tally.clipped), dict(tally.missing))
+            held.clipped.update(tally.clipped)
+            held.missing.update(tally.missing)
+    return CreditTable(tuple(records), dict(excluded), dict(held.clipped), dict(held.missing))
 
 
 def shipped_bytes() -> bytes:

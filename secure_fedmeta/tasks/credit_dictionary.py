@@ -3,6 +3,7 @@
 Bounds are round numbers from what a column means (an adult's age, loans of 6 to 72 months) and the
 source's order of magnitude; the currency is the source's, which does not name it. A feature's range
 is narrower where almost all meaning lies in a part of the column's, and values beyond it saturate.
+Amount is no feature of its own: it is Price times the financed share, and both are there.
 
 Clients are segments of job and housing: *proxies* for institutions with unlike customers, not
 institutions. Job and Home say which client a record belongs to, are the same for all its records,
@@ -75,15 +76,14 @@ CREDIT = DataDictionary(
     features=(
         Feature("seniority", "log(1 + Seniority)", log_of("Seniority"), 0, math.log(51)),
         Feature("time", "Time", on(float, "Time"), 6, 72),
-        Feature("age", "Age", on(float, "Age"), 18, 80),
+        Feature("age", "Age", on(float, "Age"), 18, 65),
         Feature("expenses", "Expenses", on(float, "Expenses"), 20, 120),
         Feature("income", "log(1 + Income)", log_of("Income"), math.log(21), math.log(801)),
         Feature("income missing", "1 if Income is missing", is_value("Income", None), -1, 1),
         Feature("assets", "log(1 + Assets)", log_of("Assets"), 0, math.log(100_001)),
         Feature("assets missing", "1 if Assets is missing", is_value("Assets", None), -1, 1),
         Feature("debt", "log(1 + Debt)", log_of("Debt"), 0, math.log(20_001)),
-        Feature("amount", "log(1 + Amount)", log_of("Amount"), math.log(101), math.log(5001)),
-        Feature("price", "log(1 + Price)", log_of("Price"), math.log(101), math.log(10_001)),
+        Feature("price", "log(1 + Price)", log_of("Price"), math.log(301), math.log(5001)),
         Feature("financed", "Amount / Price", on(lambda a, p: a / p, "Amount", "Price"), 0.2, 1.0),
         Feature(
             "burden",

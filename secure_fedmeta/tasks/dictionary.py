@@ -14,6 +14,7 @@ Policy for values, the same for all columns:
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.protocol import Floats
 
 Value: TypeAlias = float | str | None
+
+# Digits with an optional point and exponent: no blanks, no underscores, no nan, no inf.
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,7 @@ class Number:
         if cell == "" and self.missing == "code":
             tally.missing[self.name] += 1
             return None
-        try:
-            value = float(cell)
-        except ValueError:
-            raise where.refuse(self.name, cell, self.allowed) from None
+        value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
         if not math.isfinite(value) or value < self.low:
             raise where.refuse(self.name, cell, self.allowed)
         if value > self.high:

@@ -1,4 +1,4 @@
-"""The registry of task sources, and the way from a config's `[data]` table to a source."""
+"""The registry of task sources, and the way from a config's `[data]` to a source."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ def check_options(name: str, options: Mapping[str, object]) -> SourceOptions:
 
     Args:
         name: a registered source.
-        options: the keys of `[data]` without `source`.
+        options: the table `[data.options]`.
 
     Raises:
         ConfigError: unknown source, unknown key, or a value of the wrong type or out of range; the
             message names every offending key.
     """
-    model = SOURCES.get(name).Options
+    model = getattr(SOURCES.get(name), "Options", None)
+    if not (isinstance(model, type) and issubclass(model, SourceOptions)):
+        raise ConfigError(
+            "its entry point names no task source class with Options", key="data.source", value=name
+        )
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
         known = ", ".join(model.model_fields)
         found = "; ".join(
-            f"data.{'.'.join(str(part) for part in item['loc']) or name} = {item['input']!r}: "
+            f"{'.'.join(('data.options', *map(str, item['loc'])))} = {item['input']!r}: "
             f"{item['msg']}"
             for item in error.errors(include_url=False)
         )

@@ -1,0 +1,124 @@
+"""Data dictionaries: every policy for a value that is missing, malformed or out of bounds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secure_fedmeta.errors import DataError
+from secure_fedmeta.tasks.dictionary import (
+    Category,
+    DataDictionary,
+    Feature,
+    Number,
+    Tally,
+    Value,
+    Where,
+    is_value,
+    log_of,
+    on,
+)
+
+HERE = Where("loans.csv", 17)
+AGE = Number("Age", "years", 18, 80)
+INCOME = Number("Income", "currency", 0, 1000, above="clip", missing="code")
+RECORDS = Category("Records", ("no", "yes"))
+HOME = Category("Home", ("owner", "rent"), missing="code")
+
+
+@pytest.mark.parametrize(
+    "cell", ["", "17.9", "80.1", "nan", "inf", "-inf", "1e999", "x", " 20", "2_0", "0x20", "٢٠"]
+)
+def test_a_refused_number_is_named_with_file_line_column_and_bounds(cell: str) -> None:
+    with pytest.raises(DataError) as caught:
+        AGE.read(cell, HERE, Tally())
+    expected = f"loans.csv, line 17, Age = {cell!r}: allowed is a number from 18 to 80"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(("cell", "value"), [("18", 18.0), ("80.0", 80.0), ("2e1", 20.0)])
+def test_bounds_are_allowed_values(cell: str, value: float) -> None:
+    tally = Tally()
+    assert AGE.read(cell, HERE, tally) == value
+    assert not tally.clipped
+    assert not tally.missing
+
+
+def test_higher_values_are_clipped_and_counted_where_declared() -> None:
+    tally = Tally()
+    assert INCOME.read("1000.5", HERE, tally) == 1000.0
+    assert INCOME.read("1000", HERE, tally) == 1000.0
+    assert tally.clipped == {"Income": 1}
+
+
+@pytest.mark.parametrize("cell", ["-1", "nan", "inf", "1e999"])
+def test_clipping_does_not_excuse_negative_or_infinite_values(cell: str) -> None:
+    with pytest.raises(DataError, match=r"higher values are set to it\) or empty"):
+        INCOME.read(cell, HERE, Tally())
+
+
+def test_missing_values_are_counted_where_declared() -> None:
+    tally = Tally()
+    assert INCOME.read("", HERE, tally) is None
+    assert HOME.read("", HERE, tally) is None
+    assert tally.missing == {"Income": 1, "Home": 1}
+
+
+@pytest.mark.parametrize(("column", "cell"), [(RECORDS, ""), (RECORDS, "Yes"), (HOME, "NaN")])
+def test_words_outside_the_vocabulary_are_refused(column: Category, cell: str) -> None:
+    with pytest.raises(DataError, match=rf"line 17, {column.name} = '{cell}': allowed is \w+, \w+"):
+        column.read(cell, HERE, Tally())
+
+
+@given(value=st.floats(allow_nan=False, allow_infinity=False))
+def test_features_stay_between_minus_one_and_one(value: float) -> None:
+    feature = Feature("age", "Age", on(float, "Age"), 18, 65)
+    assert -1.0 <= feature.scaled({"Age": value}) <= 1.0
+
+
+def test_features_scale_linearly_between_their_bounds() -> None:
+    feature = Feature("age", "Age", on(float, "Age"), 20, 60)
+    assert [feature.scaled({"Age": age}) for age in (10.0, 20.0, 30.0, 40.0, 60.0, 70.0)] == [
+        -1.0,
+        -1.0,
+        -0.5,
+        0.0,
+        1.0,
+        1.0,
+    ]
+
+
+def test_a_missing_column_gives_the_middle_of_a_feature_and_its_indicator() -> None:
+    row: dict[str, Value] = {"Income": None, "Expenses": 40.0}
+    ratio = Feature("ratio", "", on(lambda a, b: a / b, "Income", "Expenses"), 0, 4)
+    assert ratio.scaled(row) == 0.0
+    assert Feature("income", "", log_of("Income"), 1, 7).scaled(row) == 0.0
+    assert Feature("missing", "", is_value("Income", None), -1, 1).scaled(row) == 1.0
+    assert Feature("missing", "", is_value("Income", None), -1, 1).scaled({"Income": 0.0}) == 0.0
+    assert log_of("Expenses")(row) == math.log(41)
+
+
+def test_a_dictionary_reads_and_encodes_a_row() -> None:
+    dictionary = DataDictionary(
+        (AGE, RECORDS),
+        (
+            Feature("age", "Age", on(float, "Age"), 20, 60),
+            Feature("records", "", is_value("Records", "yes"), -1, 1),
+        ),
+    )
+    row = dictionary.read({"Age": "50", "Records": "yes", "Other": "?"}, HERE, Tally())
+    assert row == {"Age": 50.0, "Records": "yes"}
+    encoded = dictionary.encode(row)
+    assert encoded.dtype == np.float32
+    assert encoded.tolist() == [0.5, 1.0]
+
+
+def test_missing_columns_are_named_and_further_ones_allowed() -> None:
+    dictionary = DataDictionary((AGE, RECORDS), ())
+    dictionary.check_header(["Extra", "Records", "Age"], "loans.csv")
+    with pytest.raises(DataError, match=r"loans\.csv: missing column Records; needed are Age, Rec"):
+        dictionary.check_header(["Age"], "loans.csv")
