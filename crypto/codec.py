@@ -1,0 +1,130 @@
+"""Strict binary encoding: fixed-width little-endian integers and length-prefixed bytes.
+
+Every value has exactly one encoding, and a decoder that leaves a byte over refuses the whole
+message: two parties can therefore never read the same bytes differently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from crypto.errors import Malformed
+
+MAX_U8: Final = 2**8 - 1
+MAX_U32: Final = 2**32 - 1
+MAX_U64: Final = 2**64 - 1
+
+
+class Writer:
+    """Builds an encoding; integers outside their width raise Malformed."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def u8(self, value: int) -> Writer:
+        """Append an unsigned integer of 1 byte."""
+        return self._integer(value, 1)
+
+    def u32(self, value: int) -> Writer:
+        """Append an unsigned integer of 4 bytes."""
+        return self._integer(value, 4)
+
+    def u64(self, value: int) -> Writer:
+        """Append an unsigned integer of 8 bytes."""
+        return self._integer(value, 8)
+
+    def fixed(self, value: bytes, length: int) -> Writer:
+        """Append bytes whose length both sides know."""
+        if len(value) != length:
+            raise Malformed(f"field has {len(value)} bytes, must have {length}")
+        self._parts.append(bytes(value))
+        return self
+
+    def sized(self, value: bytes) -> Writer:
+        """Append bytes behind their length as u32."""
+        self.u32(len(value))
+        self._parts.append(value)
+        return self
+
+    def text(self, value: str) -> Writer:
+        """Append UTF-8 text behind its length in bytes as u32."""
+        return self.sized(value.encode())
+
+    def done(self) -> bytes:
+        """Return the encoding."""
+        return b"".join(self._parts)
+
+    def _integer(self, value: int, width: int) -> Writer:
+        if not 0 <= value < 1 << 8 * width:
+            raise Malformed(f"integer {value} does not fit {width} unsigned bytes")
+        self._parts.append(value.to_bytes(width, "little"))
+        return self
+
+
+class Reader:
+    """Reads an encoding; every shortage, and any leftover at end(), raises Malformed."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data).cast("B")
+        self._at = 0
+
+    def u8(self) -> int:
+        """Read an unsigned integer of 1 byte."""
+        return self._integer(1)
+
+    def u32(self) -> int:
+        """Read an unsigned integer of 4 bytes."""
+        return self._integer(4)
+
+    def u64(self) -> int:
+        """Read an unsigned integer of 8 bytes."""
+        return self._integer(8)
+
+    def fixed(self, length: int) -> bytes:
+        """Read exactly `length` bytes."""
+        return bytes(self._take(length))
+
+    def view(self, length: int) -> memoryview:
+        """Read exactly `length` bytes without copying them."""
+        return self._take(length)
+
+    def sized(self) -> bytes:
+        """Read bytes that stand behind their length."""
+        return bytes(self.sized_view())
+
+    def sized_view(self) -> memoryview:
+        """Read bytes that stand behind their length, without copying them."""
+        return self._take(self.u32())
+
+    def rest(self) -> memoryview:
+        """Read everything that is left, without copying it."""
+        return self._take(len(self._data) - self._at)
+
+    def end(self) -> None:
+        """Refuse anything that is left over."""
+        left = len(self._data) - self._at
+        if left:
+            raise Malformed(f"{left} bytes left over")
+
+    def _integer(self, width: int) -> int:
+        return int.from_bytes(self._take(width), "little")
+
+    def _take(self, length: int) -> memoryview:
+        if length > len(self._data) - self._at:
+            raise Malformed(f"{length} bytes wanted, {len(self._data) - self._at} left")
+        self._at += length
+        return self._data[self._at - length : self._at]
+
+
+def frame(label: str, *parts: bytes) -> bytes:
+    """Encode a label and byte strings so that no two different lists give the same bytes."""
+    writer = Writer().text(label).u32(len(parts))
+    for part in parts:
+        writer.sized(part)
+    return writer.done()
+
+
+def tagged_digest(label: str, *parts: bytes) -> bytes:
+    """SHA-256 of the framed parts; different labels never share a preimage."""
+    return hashlib.sha256(frame(label, *parts)).digest()

@@ -1,0 +1,253 @@
+"""The aggregator's side of double masking: it learns the sum over the survivors, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
+from crypto.errors import KeyRefused, Malformed, OutOfOrder, SumAborted
+from crypto.inbox import Inbox
+from crypto.keys import KEY_BYTES, Identity, check_agreement_key
+from crypto.masking_keys import Advert, commitment, mask_key, pair_key, self_key
+from crypto.masking_messages import (
+    COMPLETE_GRAPH,
+    Kind,
+    UnmaskRequest,
+    adverts_root,
+    decode_advert,
+    decode_bundle,
+    decode_masked_input,
+    decode_unmask_answer,
+    delivered_digest,
+    encode_bundle,
+    encode_delivery,
+)
+from crypto.masking_recovery import recover
+from crypto.packing import unpack_bits
+from crypto.prg import add_stream, subtract_stream
+from crypto.protocol import Done, Outgoing, Ready
+from crypto.terms import Terms
+
+
+class MaskingAggregator:
+    """The aggregator in one attempt; see SumAggregator. Memory does not grow with the clients.
+
+    Uploads are added as they arrive. Recovered secrets are checked against the signed adverts, so
+    a wrong share costs time or the attempt, never a wrong sum.
+    """
+
+    def __init__(self, terms: Terms, *, identity: Identity) -> None:
+        self._terms = terms
+        self._identity = identity
+        self._inbox: Inbox | None = None
+        self._over = False
+        self._ready = False
+        self._adverts: dict[int, Advert] = {}
+        self._signed_adverts: dict[int, bytes] = {}
+        self._context = terms.ctx1
+        self._dealt: dict[int, dict[int, bytes]] = {}
+        self._delivered: tuple[int, ...] = ()
+        self._total = np.zeros(terms.length, dtype=terms.ring.lane)
+        self._survivors: tuple[int, ...] = ()
+        self._request: UnmaskRequest | None = None
+        self._answers: dict[int, dict[int, bytes]] = {}
+
+    def __repr__(self) -> str:
+        step = "not begun" if self._inbox is None else self._inbox.step.label
+        return f"MaskingAggregator(step={step!r}, over={self._over}, redacted)"
+
+    @property
+    def expecting(self) -> frozenset[int]:
+        """Clients not yet heard in this step."""
+        return frozenset() if self._inbox is None else self._inbox.expecting
+
+    def begin(self) -> Outgoing:
+        """Invite the cohort to advertise."""
+        if self._inbox is not None:
+            raise OutOfOrder("the attempt has begun already")
+        self._inbox = Inbox(Step.ADVERTISE, self._terms.cohort)
+        return self._outgoing(Step.ADVERTISE, dict.fromkeys(self._terms.cohort, b""))
+
+    def receive(self, sender: int, message: bytes) -> None:
+        """Take in an answer; see SumAggregator.receive."""
+        inbox = self._open_inbox()
+        read = {
+            Step.ADVERTISE: self._read_advert,
+            Step.SHARE: self._read_shares,
+            Step.MASKED_INPUT: self._read_input,
+            Step.UNMASK: self._read_unmasking,
+        }[inbox.step]
+
+        def check_and_keep() -> None:
+            with refusing(sender, inbox.step):
+                read(sender, message)
+
+        inbox.take(sender, check_and_keep)
+
+    def advance(self) -> Outgoing | Ready | Done:
+        """Close the step with what has arrived; see SumAggregator.advance."""
+        inbox = self._open_inbox()
+        if self._ready:
+            raise OutOfOrder("the sum is ready and waits for authorise")
+        answered = inbox.close()
+        needed = self._terms.threshold if inbox.step is Step.UNMASK else self._terms.quorum
+        if len(answered) < needed:
+            raise self._abort(inbox.step, f"{len(answered)} clients answered, {needed} needed")
+        if inbox.step is Step.ADVERTISE:
+            return self._send_adverts(answered)
+        if inbox.step is Step.SHARE:
+            return self._deliver_shares(answered)
+        if inbox.step is Step.MASKED_INPUT:
+            self._survivors = answered
+            self._ready = True
+            return Ready(answered, dict(inbox.dropped), dict(inbox.rejected))
+        return self._finish()
+
+    def authorise(self, intent: bytes) -> Outgoing:
+        """Ask every survivor for its shares, bound to this intent; see SumAggregator.authorise."""
+        if not self._ready or self._over:
+            raise OutOfOrder("nothing is ready to be opened")
+        if type(intent) is not bytes or len(intent) != KEY_BYTES:
+            raise KeyRefused(f"intent digest is not {KEY_BYTES} bytes")
+        inbox = self._open_inbox()
+        self._ready = False
+        dropped = tuple(sorted(set(self._delivered) - set(self._survivors)))
+        self._request = UnmaskRequest(intent, self._survivors, dropped)
+        inbox.open(Step.UNMASK, self._survivors)
+        return self._outgoing(Step.UNMASK, dict.fromkeys(self._survivors, self._request.encode()))
+
+    def _read_advert(self, sender: int, message: bytes) -> None:
+        payload = self._unseal(Step.ADVERTISE, sender, message, recipient=EVERYBODY)
+        advert = decode_advert(payload)
+        # A key of small order would make every other client refuse the attempt.
+        check_agreement_key(advert.mask)
+        check_agreement_key(advert.channel)
+        self._adverts[sender] = advert
+        self._signed_adverts[sender] = bytes(message)
+
+    def _send_adverts(self, advertised: tuple[int, ...]) -> Outgoing:
+        inbox = self._open_inbox()
+        inbox.open(Step.SHARE, advertised)
+        payload = encode_bundle(self._signed_adverts)
+        outgoing = self._outgoing(Step.SHARE, dict.fromkeys(advertised, payload))
+        self._context = self._terms.ctx2(adverts_root(self._adverts), COMPLETE_GRAPH)
+        return outgoing
+
+    def _read_shares(self, sender: int, message: bytes) -> None:
+        """Check every envelope's signature, so that no honest recipient has to refuse it."""
+        envelopes = decode_bundle(self._unseal(Step.SHARE, sender, message))
+        if envelopes.keys() != self._adverts.keys() - {sender}:
+            raise Malformed("shares for other clients than those that advertised")
+        for peer, envelope in envelopes.items():
+            self._unseal(Step.SHARE, sender, envelope, recipient=peer)
+        self._dealt[sender] = envelopes
+
+    def _deliver_shares(self, dealers: tuple[int, ...]) -> Outgoing:
+        inbox = self._open_inbox()
+        inbox.open(Step.MASKED_INPUT, dealers)
+        self._delivered = dealers
+        payloads = {
+            peer: encode_delivery(
+                dealers, {dealer: self._dealt[dealer][peer] for dealer in dealers if dealer != peer}
+            )
+            for peer in dealers
+        }
+        self._dealt = {}
+        return self._outgoing(Step.MASKED_INPUT, payloads)
+
+    def _read_input(self, sender: int, message: bytes) -> None:
+        digest, packed = decode_masked_input(self._unseal(Step.MASKED_INPUT, sender, message))
+        if digest != delivered_digest(self._delivered):
+            raise Malformed("the masks cover other clients than U2")
+        ring = self._terms.ring
+        masked = unpack_bits(packed, ring.bits, self._terms.length)
+        np.add(self._total, masked, out=self._total)
+
+    def _read_unmasking(self, sender: int, message: bytes) -> None:
+        payload = self._unseal(Step.UNMASK, sender, message)
+        self._answers[sender] = decode_unmask_answer(payload, self._opened_request())
+
+    def _finish(self) -> Done:
+        """Take off the self masks of survivors and the pair masks left by the dropped."""
+        request = self._opened_request()
+        order = sorted(self._answers)
+        for index, kind in request.kinds().items():
+            secret, order = self._recover(index, kind, order)
+            if kind is Kind.SELF_SEED:
+                subtract_stream(self._total, self_key(self._context, index, secret))
+            else:
+                self._cancel_pairs(index, secret)
+        ring = self._terms.ring
+        ring.reduce(self._total)
+        self._answers = {}
+        self._over = True
+        return Done(ring.decode(self._total), self._survivors)
+
+    def _recover(self, index: int, kind: Kind, order: list[int]) -> tuple[bytes, list[int]]:
+        """The secret that the signed advert commits to, and who to ask first next time."""
+        position = {client: k for k, client in enumerate(self._terms.cohort, start=1)}
+        holder = {k: client for client, k in position.items()}
+        found = recover(
+            {position[client]: self._answers[client][index] for client in order},
+            threshold=self._terms.threshold,
+            order=[position[client] for client in order],
+            accept=partial(self._is_committed, index, kind),
+        )
+        if found is None:
+            what = "self mask" if kind is Kind.SELF_SEED else "pair masks"
+            raise self._abort(
+                Step.UNMASK, f"the shares do not give back the {what} of client {index}"
+            )
+        secret, subset = found
+        good = [holder[k] for k in subset]
+        return secret, [*good, *(client for client in order if client not in good)]
+
+    def _is_committed(self, index: int, kind: Kind, secret: bytes) -> bool:
+        advert = self._adverts[index]
+        if kind is Kind.SELF_SEED:
+            return commitment(self._terms.ctx1, index, secret) == advert.commitment
+        return mask_key(secret).public == advert.mask
+
+    def _cancel_pairs(self, gone: int, mask_secret: bytes) -> None:
+        """Undo what each survivor added or subtracted for a client that never sent its input."""
+        mask = mask_key(mask_secret)
+        for survivor in self._survivors:
+            peer = self._adverts[survivor].mask
+            stream_key = pair_key(self._context, mask, gone, peer, survivor)
+            (subtract_stream if gone > survivor else add_stream)(self._total, stream_key)
+
+    def _open_inbox(self) -> Inbox:
+        if self._inbox is None:
+            raise OutOfOrder("the attempt has not begun")
+        if self._over:
+            raise OutOfOrder("the attempt is over")
+        return self._inbox
+
+    def _opened_request(self) -> UnmaskRequest:
+        if self._request is None:
+            raise OutOfOrder("nothing was asked to be opened")
+        return self._request
+
+    def _unseal(
+        self, step: Step, sender: int, message: bytes, recipient: int = AGGREGATOR
+    ) -> memoryview:
+        heading = Heading(step, sender, recipient, self._context)
+        return unseal(message, heading, self._terms.roster)
+
+    def _outgoing(self, step: Step, payloads: Mapping[int, bytes]) -> Outgoing:
+        return Outgoing(
+            {
+                client: seal(
+                    self._identity, Heading(step, AGGREGATOR, client, self._context), payload
+                )
+                for client, payload in payloads.items()
+            }
+        )
+
+    def _abort(self, step: Step, reason: str) -> SumAborted:
+        self._over = True
+        self._answers = {}
+        return SumAborted(step.label, reason)

@@ -1,0 +1,202 @@
+"""The client's side of double masking (Bonawitz et al. 2017, figure 4, without consistency round).
+
+What protects the client is decided here, by its own Terms: it never takes a threshold, a cohort
+or a key from the aggregator, and each of its four steps is answered at most once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
+from crypto.errors import Malformed, OutOfOrder, RingRefused
+from crypto.keys import AgreementKey, Identity, Rand
+from crypto.masking_keys import (
+    Advert,
+    Channel,
+    ClientSecrets,
+    mask_key,
+    pair_key,
+    self_key,
+)
+from crypto.masking_messages import (
+    COMPLETE_GRAPH,
+    DealtShares,
+    UnmaskRequest,
+    adverts_root,
+    decode_advert,
+    decode_bundle,
+    decode_delivery,
+    encode_advert,
+    encode_bundle,
+    encode_masked_input,
+    encode_unmask_answer,
+)
+from crypto.prg import add_stream, subtract_stream
+from crypto.protocol import VectorSource
+from crypto.shamir import split
+from crypto.terms import Terms
+
+
+class MaskingClient:
+    """One client in one attempt; see SumClient. Terms and identity are checked by the caller."""
+
+    def __init__(
+        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+    ) -> None:
+        self._terms = terms
+        self._index = index
+        self._identity = identity
+        self._vector = vector
+        self._rand = rand
+        self._secrets: Final = ClientSecrets.generate(rand)
+        self._adverts: dict[int, Advert] = {}
+        self._context = terms.ctx1
+        self._delivered: tuple[int, ...] = ()
+        self._shares: dict[int, DealtShares] = {}
+        self._due: Step | None = Step.ADVERTISE
+
+    def __repr__(self) -> str:
+        due = "finished" if self._due is None else self._due.label
+        return f"MaskingClient(index={self._index}, due={due!r}, redacted)"
+
+    def step(self, message: bytes) -> bytes:
+        """Answer the aggregator's message; see SumClient.step."""
+        if self._due is None:
+            raise OutOfOrder(f"client {self._index} has answered its last step")
+        due = self._due
+        # The list of adverts is what ctx2 is made of, so it can only be signed under ctx1.
+        heading = Heading(due, AGGREGATOR, self._index, self._context)
+        payload = unseal(message, heading, self._terms.roster)
+        answer: Callable[[memoryview], bytes] = {
+            Step.ADVERTISE: self._advertise,
+            Step.SHARE: self._share,
+            Step.MASKED_INPUT: self._mask,
+            Step.UNMASK: self._unmask,
+        }[due]
+        with refusing(AGGREGATOR, due):
+            return answer(payload)
+
+    def _advertise(self, payload: memoryview) -> bytes:
+        if len(payload):
+            raise Malformed("the invitation to advertise is not empty")
+        self._due = Step.SHARE
+        advert = encode_advert(self._secrets.advert(self._terms.ctx1, self._index))
+        return self._seal(Step.ADVERTISE, advert, recipient=EVERYBODY)
+
+    def _share(self, payload: memoryview) -> bytes:
+        """Deal t-of-n shares of m_i and b_i to every other member of U1, sealed and signed."""
+        adverts = self._read_adverts(payload)
+        ctx2 = self._terms.ctx2(adverts_root(adverts), COMPLETE_GRAPH)
+        channel = Channel(ctx2, self._secrets.channel, self._index)
+        dealt = self._deal()
+        envelopes: dict[int, bytes] = {}
+        for peer in sorted(adverts.keys() - {self._index}):
+            with refusing(peer, Step.ADVERTISE):
+                sealed = channel.seal(adverts[peer].channel, peer, dealt[peer].encode())
+            heading = Heading(Step.SHARE, self._index, peer, ctx2)
+            envelopes[peer] = seal(self._identity, heading, sealed)
+        self._adverts, self._context = adverts, ctx2
+        self._shares = {self._index: dealt[self._index]}
+        self._due = Step.MASKED_INPUT
+        return self._seal(Step.SHARE, encode_bundle(envelopes))
+
+    def _read_adverts(self, payload: memoryview) -> dict[int, Advert]:
+        adverts: dict[int, Advert] = {}
+        for peer, message in decode_bundle(payload).items():
+            if peer not in self._terms.cohort:
+                raise Malformed("an advert of a client outside the cohort")
+            heading = Heading(Step.ADVERTISE, peer, EVERYBODY, self._terms.ctx1)
+            with refusing(peer, Step.ADVERTISE):
+                adverts[peer] = decode_advert(unseal(message, heading, self._terms.roster))
+        if adverts.get(self._index) != self._secrets.advert(self._terms.ctx1, self._index):
+            raise Malformed("this client's own advert is missing or changed")
+        self._check_quorum("adverts", len(adverts))
+        return adverts
+
+    def _deal(self) -> dict[int, DealtShares]:
+        """Shares for the whole cohort, so that positions never depend on who advertised."""
+        cohort, threshold = self._terms.cohort, self._terms.threshold
+        mask_shares, seed_shares = (
+            split(secret.reveal(), shares=len(cohort), threshold=threshold, rand=self._rand)
+            for secret in (self._secrets.mask_secret, self._secrets.self_seed)
+        )
+        return {
+            peer: DealtShares(mask, seed)
+            for peer, mask, seed in zip(cohort, mask_shares, seed_shares, strict=True)
+        }
+
+    def _mask(self, payload: memoryview) -> bytes:
+        """y_i = x_i + PRG(self) + sum over later - sum over earlier members of U2 of PRG(pair)."""
+        delivered, envelopes = decode_delivery(payload)
+        self._check_delivery(delivered, envelopes)
+        channel = Channel(self._context, self._secrets.channel, self._index)
+        received: dict[int, DealtShares] = {}
+        for peer, envelope in envelopes.items():
+            heading = Heading(Step.SHARE, peer, self._index, self._context)
+            with refusing(peer, Step.SHARE):
+                sealed = bytes(unseal(envelope, heading, self._terms.roster))
+                opened = channel.open(self._adverts[peer].channel, peer, sealed)
+                received[peer] = DealtShares.decode(opened)
+        mask = mask_key(self._secrets.mask_secret.reveal())
+        stream_keys = {
+            peer: self._pair_key(mask, peer) for peer in delivered if peer != self._index
+        }
+        # From here on the vector exists; whatever happens to it, it is asked for only once.
+        self._due = None
+        packed = self._masked_vector(stream_keys)
+        self._shares.update(received)
+        self._delivered = delivered
+        self._due = Step.UNMASK
+        return self._seal(Step.MASKED_INPUT, encode_masked_input(delivered, packed))
+
+    def _check_delivery(self, delivered: tuple[int, ...], envelopes: dict[int, bytes]) -> None:
+        members = set(delivered)
+        if not members <= self._adverts.keys():
+            raise Malformed("shares of a client that did not advertise")
+        if self._index not in members:
+            raise Malformed("this client is not among those whose shares were delivered")
+        if envelopes.keys() != members - {self._index}:
+            raise Malformed("shares of some member of U2 are missing, or of others are there")
+        self._check_quorum("members of U2", len(members))
+
+    def _pair_key(self, mask: AgreementKey, peer: int) -> bytes:
+        with refusing(peer, Step.ADVERTISE):
+            return pair_key(self._context, mask, self._index, self._adverts[peer].mask, peer)
+
+    def _masked_vector(self, stream_keys: dict[int, bytes]) -> bytes:
+        ring = self._terms.ring
+        vector = self._vector()
+        if vector.shape != (self._terms.length,):
+            raise RingRefused(f"vector of shape {vector.shape}; allowed: ({self._terms.length},)")
+        total = ring.encode(vector).astype(ring.lane)
+        seed = self._secrets.self_seed.reveal()
+        add_stream(total, self_key(self._context, self._index, seed))
+        for peer, key in stream_keys.items():
+            (add_stream if peer > self._index else subtract_stream)(total, key)
+        ring.reduce(total)
+        return ring.pack(total)
+
+    def _unmask(self, payload: memoryview) -> bytes:
+        """For every member of U2 exactly one share: of b_j if it survived, of m_j if it dropped."""
+        request = UnmaskRequest.decode(payload)
+        survivors, dropped = set(request.survivors), set(request.dropped)
+        if survivors & dropped:
+            raise Malformed("both shares of one client are asked for")
+        if survivors | dropped != set(self._delivered):
+            raise Malformed("survivors and dropped together are not U2")
+        if self._index not in survivors:
+            raise Malformed("this client, which sent its input, is not among the survivors")
+        self._check_quorum("survivors", len(survivors))
+        shares = {peer: self._shares[peer].of(kind) for peer, kind in request.kinds().items()}
+        self._due = None
+        return self._seal(Step.UNMASK, encode_unmask_answer(request, shares))
+
+    def _check_quorum(self, what: str, count: int) -> None:
+        if count < self._terms.quorum:
+            raise Malformed(f"{count} {what}; allowed: {self._terms.quorum} or more")
+
+    def _seal(self, step: Step, payload: bytes, recipient: int = AGGREGATOR) -> bytes:
+        context = self._terms.ctx1 if step is Step.ADVERTISE else self._context
+        return seal(self._identity, Heading(step, self._index, recipient, context), payload)

@@ -1,0 +1,223 @@
+"""The interface of a secure sum: two sans-I/O state machines, messages as bytes between them.
+
+A driver carries messages and decides when to stop waiting; it can lose, repeat, delay or forge
+them without ever getting a wrong sum:
+
+    outgoing = aggregator.begin()
+    loop: deliver outgoing.messages, hand every reply to aggregator.receive (MessageRefused: count
+          and go on), call aggregator.advance() when all have answered or time is up:
+          Outgoing: deliver again; Ready: make the intent durable, then deliver
+          aggregator.authorise(digest of the intent); Done: the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.errors import TermsRefused
+from crypto.keys import Identity, Rand
+from crypto.terms import Terms
+
+VectorSource = Callable[[], NDArray[np.int64]]
+Behaviour = Literal["honest-but-curious", "malicious"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a protocol withstands, in the words that reports and logs repeat.
+
+    Attributes:
+        aggregator: strongest aggregator against which single vectors stay hidden.
+        clients: strongest clients against which the vectors of the others stay hidden.
+        collusion: which parties may work together.
+        drops: whether clients may vanish at any step.
+        hides_updates: whether the aggregator is kept from seeing single vectors at all.
+        notes: what is not promised.
+    """
+
+    aggregator: Behaviour
+    clients: Behaviour
+    collusion: str
+    drops: bool
+    hides_updates: bool
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Strings, booleans and one list of strings."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Messages to deliver, keyed by roster index of the client."""
+
+    messages: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All inputs are in and nothing is opened: the moment to make the intent durable.
+
+    Attributes:
+        survivors: clients whose vectors will be in the sum, increasing.
+        dropped: clients that fell silent, with the step at which they did.
+        rejected: clients whose only answers were refused, with the reason of the last one.
+    """
+
+    survivors: tuple[int, ...]
+    dropped: Mapping[int, str]
+    rejected: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The sum.
+
+    Attributes:
+        total: centred integers, [length] int64: the exact sum of the contributors' vectors.
+        contributors: clients whose vectors are in it, increasing.
+    """
+
+    total: NDArray[np.int64]
+    contributors: tuple[int, ...]
+
+
+class SumClient(Protocol):
+    """One client in one attempt. Every step is answered at most once."""
+
+    def step(self, message: bytes) -> bytes:
+        """Answer the aggregator's message.
+
+        Raises:
+            MessageRefused: the message, or what it asks for, breaks this client's own terms;
+                nothing changed and nothing was revealed.
+            OutOfOrder: this client has answered its last step.
+        """
+        ...
+
+
+class SumAggregator(Protocol):
+    """The aggregator in one attempt."""
+
+    @property
+    def expecting(self) -> frozenset[int]:
+        """Clients not yet heard in this step."""
+        ...
+
+    def begin(self) -> Outgoing:
+        """Open the attempt."""
+        ...
+
+    def receive(self, sender: int, message: bytes) -> None:
+        """Take in an answer.
+
+        Raises:
+            MessageRefused: it changes nothing; a good answer may still follow.
+        """
+        ...
+
+    def advance(self) -> Outgoing | Ready | Done:
+        """Close the step with what has arrived.
+
+        Raises:
+            SumAborted: too few answers are left; the attempt is over.
+            OutOfOrder: the attempt has not begun, waits for authorise, or is over.
+        """
+        ...
+
+    def authorise(self, intent: bytes) -> Outgoing:
+        """Open the sum: only after Ready; every request is bound to this 32-byte digest."""
+        ...
+
+
+class SecureSum(Protocol):
+    """A protocol that adds integer vectors; a new one is one file and one registry line."""
+
+    @property
+    def name(self) -> str:
+        """Name in configurations and logs."""
+        ...
+
+    def check(self, terms: Terms) -> None:
+        """Refuse terms under which the protocol does not keep its promises.
+
+        Raises:
+            TermsRefused: naming the value and what is allowed.
+        """
+        ...
+
+    def default_threshold(self, clients: int, max_colluders: int) -> int:
+        """The smallest threshold that check allows: it survives the most drops."""
+        ...
+
+    def capabilities(self) -> Capabilities:
+        """What this protocol withstands."""
+        ...
+
+    def client(
+        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+    ) -> SumClient:
+        """A client of the attempt; `vector` is called once, after every check has passed."""
+        ...
+
+    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
+        """The aggregator of the attempt."""
+        ...
+
+
+def check_thresholds(terms: Terms) -> None:
+    """Conditions on a complete graph that the derivation closure of double masking needs.
+
+    A client gives one kind of share per neighbour and attempt. For both kinds of one neighbour to
+    reach the threshold t, honest clients A and B without overlap and the colluders C must satisfy
+    |A| + |C| >= t and |B| + |C| >= t, hence n + |C| >= 2t: excluded by 2t > n + max_colluders.
+
+    Raises:
+        TermsRefused: naming the value and what is allowed.
+    """
+    n, t, c = len(terms.cohort), terms.threshold, terms.max_colluders
+    if n < 3:
+        raise TermsRefused(
+            f"cohort of {n} clients; allowed: 3 or more. In a sum of two, each client gets the"
+            " other's vector by subtracting its own"
+        )
+    if not n + c < 2 * t <= 2 * n:
+        raise TermsRefused(
+            f"threshold {t} of {n} clients with {c} colluders; allowed: {(n + c) // 2 + 1} to {n}"
+            " (2 * threshold > clients + max_colluders), else both shares of one client could be"
+            " collected"
+        )
+    if not t <= terms.min_survivors <= n:
+        raise TermsRefused(f"min_survivors is {terms.min_survivors}; allowed: {t} to {n}")
+    if terms.min_survivors - c < 2:
+        raise TermsRefused(
+            f"min_survivors {terms.min_survivors} less max_colluders {c} leaves fewer than 2"
+            " honest vectors in a sum; the colluders would get a single one by subtraction"
+        )
+
+
+def check_client(terms: Terms, index: int, identity: Identity) -> None:
+    """Refuse a client that is not in the cohort, or whose key is not the roster's.
+
+    Raises:
+        TermsRefused: naming the index.
+    """
+    if index not in terms.cohort:
+        raise TermsRefused(f"client {index} is not in the cohort {terms.cohort}")
+    if terms.roster.public_of(index) != identity.public:
+        raise TermsRefused(f"the identity of client {index} is not the one in the roster")
+
+
+def check_aggregator(terms: Terms, identity: Identity) -> None:
+    """Refuse an aggregator whose key is not the roster's.
+
+    Raises:
+        TermsRefused: the identity is another one.
+    """
+    if terms.roster.aggregator != identity.public:
+        raise TermsRefused("the aggregator's identity is not the one in the roster")

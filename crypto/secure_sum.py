@@ -1,0 +1,39 @@
+"""Secure sums by name, and everything a caller needs to run one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crypto.keys import Rand
+from crypto.masking import Masking
+from crypto.plain import Plain
+from crypto.protocol import (
+    Capabilities,
+    Done,
+    Outgoing,
+    Ready,
+    SecureSum,
+    SumAggregator,
+    SumClient,
+    VectorSource,
+)
+from crypto.terms import Terms
+
+SECURE_SUMS: Final[dict[str, SecureSum]] = {
+    "masking": Masking(),
+    "plain": Plain(),
+}
+
+__all__ = [
+    "SECURE_SUMS",
+    "Capabilities",
+    "Done",
+    "Outgoing",
+    "Rand",
+    "Ready",
+    "SecureSum",
+    "SumAggregator",
+    "SumClient",
+    "Terms",
+    "VectorSource",
+]

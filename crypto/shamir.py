@@ -1,0 +1,121 @@
+"""Shamir's secret sharing over GF(2^8), byte by byte (Shamir 1979; field of FIPS 197 section 4).
+
+Holder k (1 to n) gets the values at x = k of polynomials of degree t - 1 whose constant terms are
+the secret's bytes: any t shares give the secret, any t - 1 are independent of it.
+
+Evaluation and interpolation are linear in the secret bytes with public coefficients, so both are
+one product of bit matrices over GF(2). No table look-up, branch or index depends on a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.errors import SharesRefused
+
+MAX_SHARES: Final = 255
+
+_Bytes = NDArray[np.uint8]
+
+
+def split(
+    secret: bytes, *, shares: int, threshold: int, rand: Callable[[int], bytes]
+) -> tuple[bytes, ...]:
+    """Split a secret of any length; element k - 1 of the result is the share of holder k.
+
+    Raises:
+        SharesRefused: not 1 <= threshold <= shares <= 255, or rand returned too few bytes.
+    """
+    if not 1 <= threshold <= shares <= MAX_SHARES:
+        raise SharesRefused(
+            f"threshold {threshold} of {shares} shares; allowed: 1 <= threshold <= shares <="
+            f" {MAX_SHARES}"
+        )
+    wanted = (threshold - 1) * len(secret)
+    random = rand(wanted)
+    if len(random) != wanted:
+        raise SharesRefused(f"randomness of {len(random)} bytes, {wanted} needed")
+    coefficients = np.frombuffer(secret + random, dtype=np.uint8).reshape(threshold, -1)
+    values = _apply(_powers(shares, threshold), coefficients)
+    return tuple(row.tobytes() for row in values)
+
+
+def combine(shares: Mapping[int, bytes], *, threshold: int) -> bytes:
+    """Interpolate a secret from exactly `threshold` shares, keyed by holder.
+
+    The result is right only if every share is: check it against a commitment.
+
+    Raises:
+        SharesRefused: another number of shares than the threshold, a holder outside 1 to 255,
+            or shares of unequal length.
+    """
+    if len(shares) != threshold or threshold < 1:
+        raise SharesRefused(f"{len(shares)} shares; allowed: exactly the threshold {threshold}")
+    holders = tuple(sorted(shares))
+    if not 1 <= holders[0] <= holders[-1] <= MAX_SHARES:
+        raise SharesRefused(f"holders {holders[0]} to {holders[-1]}; allowed: 1 to {MAX_SHARES}")
+    if len({len(share) for share in shares.values()}) != 1:
+        raise SharesRefused("shares of unequal length")
+    joined = b"".join(shares[holder] for holder in holders)
+    values = np.frombuffer(joined, dtype=np.uint8).reshape(threshold, -1)
+    secret: bytes = _apply(_weights(holders), values)[0].tobytes()
+    return secret
+
+
+def _field_tables() -> tuple[NDArray[np.int64], NDArray[np.int64], _Bytes]:
+    """Powers and logarithms of the generator 3, and the products e * 2^k, all of public values."""
+    powers = np.zeros(255, dtype=np.int64)
+    logarithms = np.zeros(256, dtype=np.int64)
+    value = 1
+    for exponent in range(255):
+        powers[exponent] = value
+        logarithms[value] = exponent
+        value ^= value << 1
+        value ^= 0x11B if value & 0x100 else 0
+    shifted = np.zeros((256, 8), dtype=np.uint8)
+    for k in range(8):
+        shifted[1:, k] = powers[(logarithms[1:] + logarithms[1 << k]) % 255]
+    return powers, logarithms, shifted
+
+
+_POWERS, _LOGARITHMS, _SHIFTED = _field_tables()
+_BITS: Final = np.arange(8, dtype=np.uint8)
+
+
+def _apply(public: _Bytes, secret: _Bytes) -> _Bytes:
+    """Product over GF(2^8) of public [a, b] and secret [b, L] as one product of bits [a, L].
+
+    Multiplying by a public element is linear over GF(2): bit r of e * s is the sum over k of
+    (bit r of e * 2^k)(bit k of s). Entries are 0 or 1 and sums at most 8 * 255, exact in float32.
+    """
+    rows, inner = public.shape
+    matrix = (_SHIFTED[public][:, None, :, :] >> _BITS[None, :, None, None]) & 1
+    bits = (secret[:, None, :] >> _BITS[None, :, None]) & 1
+    product = matrix.reshape(8 * rows, 8 * inner).astype(np.float32) @ bits.reshape(
+        8 * inner, -1
+    ).astype(np.float32)
+    parity = product.astype(np.int32).reshape(rows, 8, -1) & 1
+    joined: _Bytes = (parity << _BITS[None, :, None]).sum(axis=1).astype(np.uint8)
+    return joined
+
+
+@lru_cache(maxsize=64)
+def _powers(shares: int, threshold: int) -> _Bytes:
+    """[shares, threshold]: x^k for x = 1 .. shares."""
+    exponents = np.outer(_LOGARITHMS[1 : shares + 1], np.arange(threshold)) % 255
+    return _POWERS[exponents].astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _weights(holders: tuple[int, ...]) -> _Bytes:
+    """[1, t]: Lagrange weights at zero, the product over m != j of x_m / (x_m - x_j)."""
+    x = np.array(holders, dtype=np.int64)
+    ratios = _LOGARITHMS[x][None, :] - _LOGARITHMS[x[None, :] ^ x[:, None]]
+    np.fill_diagonal(ratios, 0)
+    weights: _Bytes = _POWERS[ratios.sum(axis=1) % 255].astype(np.uint8)
+    return weights[None, :]
