@@ -64,8 +64,19 @@ class Genesis(_Strict):
     unprotected: list[Text]
 
 
+class PriorEvents(_Strict):
+    """Equal mechanism events that a population was charged before this log began."""
+
+    event: dict[str, JsonValue]
+    count: Annotated[int, Field(ge=1)]
+
+
 class BudgetGranted(_Strict):
-    """A person granted a population this much privacy loss."""
+    """A person granted a population this much privacy loss.
+
+    `prior` holds what earlier runs have spent of it, so that the cumulative figures of this log's
+    releases can be replayed.
+    """
 
     population: Name
     unit: Name
@@ -73,6 +84,7 @@ class BudgetGranted(_Strict):
     delta: Decimal
     approver: Name
     expires: Text | None
+    prior: list[PriorEvents] = []
 
 
 class Counts(_Strict):

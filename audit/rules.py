@@ -1,14 +1,16 @@
 """The order that entries must keep: one state machine, run by the writer and by the verifier.
 
-Entry 0 is the genesis. At most one round is open; (round, attempt) strictly grows. A release names
-the open intent, an intent is closed once, by its release or its abort, and the charge of an opened
-round stays. Each release starts from the model that the last one ended with.
+Entry 0 is the genesis; it holds the plan that `plan_digest` names. At most one round is open;
+(round, attempt) strictly grows. A release names the open intent, an intent is closed once, by its
+release or its abort, and the charge of an opened round stays. Each release starts from the model
+that the last one ended with.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from audit.canonical import dumps, sha256
 from audit.entry import Entry, Genesis, RoundAbort, RoundIntent, RoundRelease
 from audit.errors import EntryRefused
 
@@ -61,6 +63,8 @@ class Order:
             raise EntryRefused("a log has one genesis")
         if entry.run != body.run:
             raise EntryRefused(f"run {body.run!r} in an envelope of run {entry.run!r}")
+        if sha256(dumps(body.plan)).hex() != body.plan_digest:
+            raise EntryRefused("plan_digest is not the SHA-256 of the plan in canonical JSON")
         self.genesis = body
 
     def _intent(self, entry: Entry, body: RoundIntent, genesis: Genesis) -> None:

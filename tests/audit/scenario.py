@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from audit.canonical import dumps, sha256
 from audit.log import AuditLog
 from audit.note import LogSigner
 
 ORIGIN = "fedmeta.example/run"
 SHARE_VARIANCE = "160000.0"
+PLAN = {
+    "delta": "1e-05",
+    "epsilon": "12.0",
+    "min_survivors": 6,
+    "l2": 400,
+    "share_variance": SHARE_VARIANCE,
+}
+PLAN_DIGEST = sha256(dumps(PLAN)).hex()
 
 
 def signer(seed: int = 1, origin: str = ORIGIN) -> LogSigner:
@@ -22,8 +32,6 @@ def clock() -> datetime:
 
 
 def digest(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -50,8 +58,8 @@ def genesis(**changes: Any) -> dict[str, Any]:
         "run": digest("run"),
         "origin": ORIGIN,
         "config_digest": digest("config"),
-        "plan_digest": digest("plan"),
-        "plan": {"delta": "1e-05", "epsilon": "12.0", "min_survivors": 6, "l2": 400},
+        "plan_digest": PLAN_DIGEST,
+        "plan": PLAN,
         "roster_digest": digest("roster"),
         "code_digest": digest("code"),
         "lock_digest": digest("lock"),
@@ -79,7 +87,7 @@ def intent(round_: int, attempt: int = 0, **changes: Any) -> dict[str, Any]:
         "round": round_,
         "attempt": attempt,
         "config_digest": digest("config"),
-        "plan_digest": digest("plan"),
+        "plan_digest": PLAN_DIGEST,
         "cohort_root": digest("cohort"),
         "survivor_root": digest("survivors"),
         "contribution_root": digest("contributions"),
