@@ -151,6 +151,17 @@ def test_adding_a_record_changes_at_most_one_block(source: TaskSource, position:
     assert len(changed(rebuilt(source, records), rebuilt(source, [*records, new]))) <= 1
 
 
+def test_the_number_of_blocks_does_not_follow_the_number_of_records(source: TaskSource) -> None:
+    """With an eighth of the records gone the others stay in the blocks that they were in."""
+    records = marked(source)
+    before = rebuilt(source, records)
+    after = rebuilt(source, [record for i, record in enumerate(records) if i % 8])
+    assert after.info.task_bounds == before.info.task_bounds
+    old = blocks_of(before)
+    for name, block in blocks_of(after).items():
+        assert set(block.y) == {mark for mark in old[name].y if mark % 8}
+
+
 def test_draws_are_deterministic_and_differ_from_round_to_round(source: TaskSource) -> None:
     info = source.info
     blocks = list(blocks_of(source).values())[:20]
