@@ -105,10 +105,10 @@ class Ledger:
             connection.execute(grants.insert().values(**made.to_json()))
         return made
 
-    def grant_of(self, population: str) -> Grant:
-        """The grant in force. Raises LedgerError where there is none."""
+    def grant_of(self, population: str) -> Grant | None:
+        """The population's newest grant, expired or not; None where there is none."""
         with self._store.reading() as connection:
-            return _grant_in_force(connection, population)
+            return _newest_grant(connection, population)
 
     def events(self, population: str) -> tuple[Event, ...]:
         """Every event ever reserved for the population, committed or not, in order."""

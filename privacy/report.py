@@ -1,0 +1,143 @@
+"""What a run's privacy budget came to, in figures and in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from privacy.accountant import CLAIM, Adversary, AdversarySpend, spend_with_reference
+from privacy.events import Event
+from privacy.plan import PrivacyPlan
+from privacy.unit import PLAIN_WORDS
+
+ADVERSARY_WORDS: dict[Adversary, str] = {
+    Adversary.AGGREGATOR: "the aggregator, which sees every opened sum",
+    Adversary.COLLUDERS: (
+        "the aggregator together with {colluders} contributing clients, who subtract their own "
+        "noise"
+    ),
+    Adversary.PARTICIPANTS: (
+        "up to {colluders} clients without the aggregator; they see every global model, so this "
+        "is never less than with it"
+    ),
+    Adversary.RECIPIENTS: (
+        "whoever gets the final model; no credit is taken for the rounds that they do not see"
+    ),
+    Adversary.BROKEN_SUM: (
+        "whoever reads one client's message alone, as if the secure sum had failed: only that "
+        "client's own noise protects it"
+    ),
+}
+
+UNPROTECTED = (
+    "which clients took part in each round, when, and with how many bytes",
+    "the configuration, the plan and every public constant in it, the clip bound included",
+    "how many rounds were completed or aborted, and why",
+)
+"""What the mechanism itself leaves in the open, whatever else a run publishes."""
+
+
+def budget_report(
+    plan: PrivacyPlan,
+    events: Sequence[Event],
+    *,
+    grant: float | None,
+    unprotected: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The budget part of a report, as plain data that JSON can hold (infinity becomes None).
+
+    Args:
+        plan: the plan that the run followed.
+        events: every event charged, of aborted rounds too.
+        grant: epsilon granted to the population at the plan's delta; None where none was.
+        unprotected: what the caller releases without protection, for the list of such things.
+
+    Returns:
+        "unit_in_words", "relation", "mechanism", "sampler", "events", "target_epsilon",
+        "granted_epsilon", "spent_epsilon" (worst budgeted adversary), "within_grant",
+        "adversaries" (a list with name, description, epsilon per accountant, claim, record,
+        person), "sensitivity", "caveats", "unprotected", "plan" and "plan_digest".
+
+    Raises:
+        EventRefused: events that cannot be composed.
+    """
+    spent = spend_with_reference(events, delta=plan.delta)
+    worst = spent.worst
+    return {
+        "unit_in_words": PLAIN_WORDS[plan.unit],
+        "relation": plan.relation.value,
+        "mechanism": _mechanism(plan),
+        "sampler": (
+            "every unit of every contributing client takes part in every round; nothing is "
+            "sampled and no amplification is claimed"
+        ),
+        "events": spent.events,
+        "target_epsilon": plan.epsilon,
+        "granted_epsilon": grant,
+        "spent_epsilon": _finite(worst),
+        "within_grant": None if grant is None else worst <= grant,
+        "adversaries": [
+            _adversary(plan, adversary, figures) for adversary, figures in spent.adversaries.items()
+        ],
+        "sensitivity": {
+            "l2_steps": plan.l2,
+            "l1_steps": plan.l1,
+            "steps_per_one": plan.scale,
+            "clip": plan.clip,
+        },
+        "caveats": _caveats(plan),
+        "unprotected": [*UNPROTECTED, *unprotected],
+        "plan": plan.to_json(),
+        "plan_digest": plan.digest().hex(),
+    }
+
+
+def _mechanism(plan: PrivacyPlan) -> str:
+    return (
+        f"each unit's vector is clipped to L2 norm {plan.clip:g}, rounded to integers and clipped "
+        f"again to {plan.l2} steps; each client adds Skellam noise of variance "
+        f"{plan.share_variance:.6g} steps^2 to its sum; the opened sum is divided by the public "
+        f"constant {plan.expected_units}"
+    )
+
+
+def _adversary(
+    plan: PrivacyPlan, adversary: Adversary, figures: AdversarySpend
+) -> dict[str, object]:
+    return {
+        "name": adversary.value,
+        "description": ADVERSARY_WORDS[adversary].format(colluders=plan.max_colluders),
+        "epsilon": {name: _finite(value) for name, value in figures.epsilon.items()},
+        "claim": figures.claim,
+        "record": _finite(figures.record),
+        "person": _finite(figures.person),
+    }
+
+
+def _caveats(plan: PrivacyPlan) -> list[str]:
+    caveats = [
+        f"The claim is the figure named {CLAIM!r}, a proved bound (Agarwal, Kairouz, Liu 2021) of "
+        "the integer mechanism that ran. The figures named gaussian_reference are those of "
+        "Gaussian noise of the same relative size, for comparison only.",
+        "The claim is about one unit. The figures for one record replaced inside one unit and for "
+        f"one person who holds {plan.person_units} units stand beside it and are larger.",
+        "A participant's own data are not protected from that participant.",
+        "The figures hold for settings fixed before the first round. A figure given while a run "
+        "goes on is an estimate; stopping early refunds nothing; settings chosen from the results "
+        "of earlier runs on the same people are not covered by adding the figures up.",
+        "The noise is drawn in double precision from a ChaCha20 stream that each client keys from "
+        "its operating system; the rounding of the sampler's arithmetic is not part of the bound.",
+        f"Noise is sized for {plan.min_survivors} contributing clients of which "
+        f"{plan.max_colluders} collude; a round with fewer is not opened.",
+    ]
+    if plan.max_colluders == 0:
+        caveats.append(
+            "The plan assumes that no contributing client works with the aggregator or looks at "
+            "its own noise: every client that does lowers the noise by its share."
+        )
+    return caveats
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
