@@ -14,12 +14,12 @@ from privacy.unit import PLAIN_WORDS
 ADVERSARY_WORDS: dict[Adversary, str] = {
     Adversary.AGGREGATOR: "the aggregator, which sees every opened sum",
     Adversary.COLLUDERS: (
-        "the aggregator together with {colluders} contributing clients, who subtract their own "
-        "noise"
+        "the aggregator together with some contributing clients (at most {colluders}), who "
+        "subtract their own noise"
     ),
     Adversary.PARTICIPANTS: (
-        "up to {colluders} clients without the aggregator; they see every global model, so this "
-        "is never less than with it"
+        "contributing clients (at most {colluders}) without the aggregator; they see every global "
+        "model, so this is never less than with it"
     ),
     Adversary.RECIPIENTS: (
         "whoever gets the final model; no credit is taken for the rounds that they do not see"
@@ -117,19 +117,29 @@ def _adversary(
 
 def _caveats(plan: PrivacyPlan) -> list[str]:
     caveats = [
-        f"The claim is the figure named {CLAIM!r}, a proved bound (Agarwal, Kairouz, Liu 2021) of "
-        "the integer mechanism that ran. The figures named gaussian_reference are those of "
-        "Gaussian noise of the same relative size, for comparison only.",
-        "The claim is about one unit. The figures for one record replaced inside one unit and for "
-        f"one person who holds {plan.person_units} units stand beside it and are larger.",
+        (
+            f"The claim is the figure named {CLAIM!r}, a proved bound (Agarwal, Kairouz, Liu 2021) of "
+            "the integer mechanism that ran. The figures named gaussian_reference are those of "
+            "Gaussian noise of the same relative size, for comparison only."
+        ),
+        (
+            "The claim is about one unit. The figures for one record replaced inside one unit and for "
+            f"one person who holds {plan.person_units} units stand beside it and are larger."
+        ),
         "A participant's own data are not protected from that participant.",
-        "The figures hold for settings fixed before the first round. A figure given while a run "
-        "goes on is an estimate; stopping early refunds nothing; settings chosen from the results "
-        "of earlier runs on the same people are not covered by adding the figures up.",
-        "The noise is drawn in double precision from a ChaCha20 stream that each client keys from "
-        "its operating system; the rounding of the sampler's arithmetic is not part of the bound.",
-        f"Noise is sized for {plan.min_survivors} contributing clients of which "
-        f"{plan.max_colluders} collude; a round with fewer is not opened.",
+        (
+            "The figures hold for settings fixed before the first round. A figure given while a run "
+            "goes on is an estimate; stopping early refunds nothing; settings chosen from the results "
+            "of earlier runs on the same people are not covered by adding the figures up."
+        ),
+        (
+            "The noise is drawn in double precision from a ChaCha20 stream that each client keys from "
+            "its operating system; the rounding of the sampler's arithmetic is not part of the bound."
+        ),
+        (
+            f"Noise is sized for {plan.min_survivors} contributing clients of which "
+            f"{plan.max_colluders} collude; a round with fewer is not opened."
+        ),
     ]
     if plan.max_colluders == 0:
         caveats.append(
