@@ -116,36 +116,36 @@ def _adversary(
 
 
 def _caveats(plan: PrivacyPlan) -> list[str]:
-    caveats = [
-        (
-            f"The claim is the figure named {CLAIM!r}, a proved bound (Agarwal, Kairouz, Liu 2021) of "
-            "the integer mechanism that ran. The figures named gaussian_reference are those of "
-            "Gaussian noise of the same relative size, for comparison only."
-        ),
-        (
-            "The claim is about one unit. The figures for one record replaced inside one unit and for "
-            f"one person who holds {plan.person_units} units stand beside it and are larger."
-        ),
-        "A participant's own data are not protected from that participant.",
-        (
-            "The figures hold for settings fixed before the first round. A figure given while a run "
-            "goes on is an estimate; stopping early refunds nothing; settings chosen from the results "
-            "of earlier runs on the same people are not covered by adding the figures up."
-        ),
-        (
-            "The noise is drawn in double precision from a ChaCha20 stream that each client keys from "
-            "its operating system; the rounding of the sampler's arithmetic is not part of the bound."
-        ),
-        (
-            f"Noise is sized for {plan.min_survivors} contributing clients of which "
-            f"{plan.max_colluders} collude; a round with fewer is not opened."
-        ),
-    ]
+    claim = (
+        f"The claim is the figure named {CLAIM!r}, a proved bound (Agarwal, Kairouz, Liu 2021) of "
+        "the integer mechanism that ran. The figures named gaussian_reference are those of "
+        "Gaussian noise of the same relative size, for comparison only."
+    )
+    one_unit = (
+        "The claim is about one unit. The figures for one record replaced inside one unit and "
+        f"for one person who holds {plan.person_units} units stand beside it and are larger."
+    )
+    own_data = "A participant's own data are not protected from that participant."
+    fixed = (
+        "The figures hold for settings fixed before the first round. A figure given while a run "
+        "goes on is an estimate; stopping early refunds nothing; settings chosen from the "
+        "results of earlier runs on the same people are not covered by adding the figures up."
+    )
+    sampler = (
+        "The noise is drawn in double precision from a ChaCha20 stream that each client keys from "
+        "its operating system; the sampler's own rounding is not part of the bound."
+    )
+    sized = (
+        f"Noise is sized for {plan.min_survivors} contributing clients of which "
+        f"{plan.max_colluders} collude; a round with fewer is not opened."
+    )
+    caveats = [claim, one_unit, own_data, fixed, sampler, sized]
     if plan.max_colluders == 0:
-        caveats.append(
+        no_colluders = (
             "The plan assumes that no contributing client works with the aggregator or looks at "
             "its own noise: every client that does lowers the noise by its share."
         )
+        caveats.append(no_colluders)
     return caveats
 
 
