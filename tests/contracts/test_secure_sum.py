@@ -1,0 +1,312 @@
+"""What every registered secure sum must do, whatever it hides: add exactly, survive, refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crypto.errors import KeyRefused, MessageRefused, OutOfOrder, SumAborted, TermsRefused
+from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready
+from tests.crypto.harness import (
+    INTENT,
+    STEPS,
+    Run,
+    another,
+    identity,
+    make_terms,
+    make_vectors,
+    seeded,
+    total,
+)
+
+pytestmark = pytest.mark.parametrize("name", sorted(SECURE_SUMS))
+
+
+def test_registry_names_the_protocol(name: str) -> None:
+    assert SECURE_SUMS[name].name == name
+
+
+@pytest.mark.parametrize("clients", [3, 4, 7, 12])
+@pytest.mark.parametrize("bits", [2, 3, 20, 31, 32, 33, 62])
+def test_sum_is_exact_for_every_width(name: str, clients: int, bits: int) -> None:
+    terms = make_terms(clients, bits=bits, length=67)
+    vectors = make_vectors(terms, seed=bits)
+    done = Run(name, terms, vectors).drive()
+    assert done.contributors == terms.cohort
+    assert done.total.dtype == np.int64
+    np.testing.assert_array_equal(done.total, total(terms, vectors, terms.cohort))
+
+
+def test_cohort_is_a_part_of_the_roster(name: str) -> None:
+    terms = make_terms(9, cohort=(2, 3, 7, 9))
+    vectors = make_vectors(terms)
+    done = Run(name, terms, vectors).drive()
+    np.testing.assert_array_equal(done.total, total(terms, vectors, (2, 3, 7, 9)))
+
+
+@pytest.mark.parametrize("step", range(max(STEPS.values())))
+@pytest.mark.parametrize("gone", [(1,), (5,), (2, 4)])
+def test_drops_at_every_step(name: str, step: int, gone: tuple[int, ...]) -> None:
+    terms = make_terms(5)
+    vectors = make_vectors(terms)
+    run = Run(name, terms, vectors)
+    done = run.drive(dict.fromkeys(gone, step))
+    before_input = step < STEPS[name] - 1 or STEPS[name] == 1
+    if step >= STEPS[name] or not before_input:
+        expected = terms.cohort
+    else:
+        expected = tuple(k for k in terms.cohort if k not in gone)
+    assert done.contributors == expected
+    np.testing.assert_array_equal(done.total, total(terms, vectors, expected))
+    assert run.ready is not None
+    assert set(run.ready.dropped) == set(terms.cohort) - set(expected)
+
+
+@given(data=st.data())
+def test_equals_the_plain_sum_for_any_drop_pattern(name: str, data: st.DataObject) -> None:
+    clients = data.draw(st.integers(3, 6), label="clients")
+    least = SECURE_SUMS[name].default_threshold(clients, 0)
+    terms = make_terms(
+        clients,
+        bits=data.draw(st.integers(2, 62), label="bits"),
+        length=data.draw(st.integers(1, 40), label="length"),
+        threshold=data.draw(st.integers(least, clients), label="threshold"),
+        min_survivors=clients if data.draw(st.booleans(), label="all must survive") else None,
+    )
+    steps = STEPS[name]
+    silent = data.draw(
+        st.dictionaries(st.sampled_from(terms.cohort), st.integers(0, steps)), label="silent"
+    )
+    vectors = make_vectors(terms, seed=data.draw(st.integers(0, 2**32 - 1)))
+    run = Run(name, terms, vectors)
+    heard = [[k for k in terms.cohort if silent.get(k, steps) > step] for step in range(steps)]
+    inputs = heard[max(steps - 2, 0)]
+    enough = len(inputs) >= terms.quorum and len(heard[-1]) >= terms.threshold
+    if not enough:
+        with pytest.raises(SumAborted):
+            run.drive(silent)
+        return
+    done = run.drive(silent)
+    assert done.contributors == tuple(inputs)
+    np.testing.assert_array_equal(done.total, total(terms, vectors, inputs))
+
+
+def test_largest_and_smallest_sums(name: str) -> None:
+    terms = make_terms(4, bits=8, length=2)
+    vectors = {k: np.array([32 - (k == 1), -32], dtype=np.int64) for k in terms.cohort}
+    done = Run(name, terms, vectors).drive()
+    np.testing.assert_array_equal(done.total, [127, -128])
+
+
+def test_vector_is_asked_for_once_and_only_after_the_checks(name: str) -> None:
+    terms = make_terms(3)
+    asked: list[int] = []
+    run = Run(name, terms, make_vectors(terms))
+
+    def vector() -> np.ndarray:
+        asked.append(len(run.requests))
+        return np.zeros(terms.length, dtype=np.int64)
+
+    run.clients[2] = SECURE_SUMS[name].client(
+        terms, index=2, identity=identity(2), vector=vector, rand=seeded("asked")
+    )
+    run.drive()
+    assert asked == [max(STEPS[name] - 1, 1)]
+
+
+def test_calls_out_of_order(name: str) -> None:
+    terms = make_terms(3)
+    run = Run(name, terms, make_vectors(terms))
+    aggregator = run.aggregator
+    assert aggregator.expecting == frozenset()
+    for call in (aggregator.advance, lambda: aggregator.receive(1, b"")):
+        with pytest.raises(OutOfOrder):
+            call()
+    with pytest.raises(OutOfOrder):
+        aggregator.authorise(INTENT)
+    done = run.drive()
+    assert isinstance(done, Done)
+    for call in (aggregator.begin, aggregator.advance, lambda: aggregator.receive(1, b"")):
+        with pytest.raises(OutOfOrder):
+            call()
+    with pytest.raises(OutOfOrder):
+        aggregator.authorise(INTENT)
+    with pytest.raises(OutOfOrder):
+        run.clients[1].step(run.requests[0][1])
+
+
+def test_nothing_is_opened_before_authorise(name: str) -> None:
+    terms = make_terms(3)
+    run = Run(name, terms, make_vectors(terms))
+    out = run.aggregator.begin()
+    while not isinstance(out, Ready):
+        assert isinstance(out, Outgoing)
+        for k, request in out.messages.items():
+            run.aggregator.receive(k, run.clients[k].step(request))
+        out = run.aggregator.advance()
+    with pytest.raises(OutOfOrder):
+        run.aggregator.advance()
+    with pytest.raises(KeyRefused):
+        run.aggregator.authorise(b"too short")
+    assert run.aggregator.expecting == frozenset()
+    assert isinstance(run.aggregator.authorise(INTENT), Outgoing)
+    with pytest.raises(OutOfOrder):
+        run.aggregator.authorise(INTENT)
+
+
+def test_expecting_shrinks_as_answers_arrive(name: str) -> None:
+    terms = make_terms(3)
+    run = Run(name, terms, make_vectors(terms))
+    out = run.aggregator.begin()
+    waiting = set(terms.cohort)
+    for k, request in out.messages.items():
+        assert run.aggregator.expecting == waiting
+        run.aggregator.receive(k, run.clients[k].step(request))
+        waiting.discard(k)
+    assert run.aggregator.expecting == frozenset()
+
+
+def test_repeated_and_late_answers_change_nothing(name: str) -> None:
+    terms = make_terms(5)
+    vectors = make_vectors(terms)
+    run = Run(name, terms, vectors)
+    late = 0
+
+    def again(step: int, client: int, answer: bytes) -> bytes | None:
+        nonlocal late
+        if step == STEPS[name] - 2 + (STEPS[name] == 1) and client == 2:
+            return None
+        run.aggregator.receive(client, answer)
+        for old in [answer, *(answers.get(client, answer) for answers in run.answers)]:
+            with pytest.raises(MessageRefused):
+                run.aggregator.receive(client, old)
+        if run.ready is not None:
+            with pytest.raises(MessageRefused, match="nothing is due"):
+                run.aggregator.receive(2, run.answers[-2][2])
+            late += 1
+        return None
+
+    done = run.drive(forge=again)
+    assert done.contributors == (1, 3, 4, 5)
+    np.testing.assert_array_equal(done.total, total(terms, vectors, (1, 3, 4, 5)))
+    assert late == (0 if STEPS[name] == 1 else 4)
+
+
+def test_upload_between_ready_and_authorise_is_not_added(name: str) -> None:
+    terms = make_terms(4)
+    vectors = make_vectors(terms)
+    run = Run(name, terms, vectors)
+    out = run.aggregator.begin()
+    held = b""
+    while not isinstance(out, Ready):
+        for k, request in out.messages.items():
+            answer = run.clients[k].step(request)
+            if k == 3 and len(out.messages) == 4:
+                held = answer
+            if k != 3 or len(run.requests) != max(STEPS[name] - 2, 0):
+                run.aggregator.receive(k, answer)
+        run.requests.append(dict(out.messages))
+        out = run.aggregator.advance()
+    assert out.survivors == (1, 2, 4)
+    with pytest.raises(MessageRefused):
+        run.aggregator.receive(3, held)
+    out = run.aggregator.authorise(INTENT)
+    for k, request in out.messages.items():
+        run.aggregator.receive(k, run.clients[k].step(request))
+    done = run.aggregator.advance()
+    assert isinstance(done, Done)
+    np.testing.assert_array_equal(done.total, total(terms, vectors, (1, 2, 4)))
+
+
+def test_refused_answers_are_counted_apart_from_silence(name: str) -> None:
+    terms = make_terms(5)
+    run = Run(name, terms, make_vectors(terms))
+    step = max(STEPS[name] - 2, 0)
+    done = run.drive(
+        {1: step}, forge=lambda k, client, answer: b"noise" if (k, client) == (step, 2) else answer
+    )
+    assert done.contributors == (3, 4, 5)
+    assert run.ready is not None
+    assert set(run.ready.dropped) == {1}
+    assert set(run.ready.rejected) == {2}
+    assert [(refusal.sender, bool(refusal.reason)) for refusal in run.refused] == [(2, True)]
+
+
+def test_a_stranger_is_refused(name: str) -> None:
+    terms = make_terms(9, cohort=(1, 2, 3))
+    run = Run(name, terms, make_vectors(terms))
+    out = run.aggregator.begin()
+    answer = run.clients[1].step(out.messages[1])
+    for sender in (0, 2, 4, 9, 10, 2**32 - 1):
+        with pytest.raises(MessageRefused) as caught:
+            run.aggregator.receive(sender, answer)
+        assert caught.value.sender == sender
+    run.aggregator.receive(1, answer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"cohort": (1, 2), "threshold": 2, "min_survivors": 2}, "subtracting"),
+        ({"threshold": 2, "min_survivors": 2}, "both shares"),
+        ({"max_colluders": 1}, "both shares"),
+        ({"threshold": 6, "min_survivors": 6}, "threshold 6"),
+        ({"min_survivors": 2}, "min_survivors is 2"),
+        ({"min_survivors": 6}, "min_survivors is 6"),
+        ({"max_colluders": 4, "threshold": 5, "min_survivors": 5}, "fewer than 2 honest"),
+    ],
+)
+def test_terms_that_break_the_promise_are_refused(
+    name: str, changes: dict[str, object], match: str
+) -> None:
+    protocol = SECURE_SUMS[name]
+    protocol.check(make_terms(5))
+    terms = another(make_terms(5), **changes)
+    with pytest.raises(TermsRefused, match=match):
+        protocol.check(terms)
+    with pytest.raises(TermsRefused, match=match):
+        protocol.aggregator(terms, identity=identity(0))
+    with pytest.raises(TermsRefused, match=match):
+        protocol.client(
+            terms, index=1, identity=identity(1), vector=lambda: np.zeros(5), rand=seeded(0)
+        )
+
+
+@pytest.mark.parametrize("clients", range(3, 41))
+def test_default_threshold_is_the_smallest_allowed(name: str, clients: int) -> None:
+    protocol = SECURE_SUMS[name]
+    for colluders in range(clients // 3 + 1):
+        t = protocol.default_threshold(clients, colluders)
+        terms = make_terms(clients, max_colluders=colluders, threshold=t)
+        if t - colluders >= 2:
+            protocol.check(terms)
+        else:
+            protocol.check(another(terms, min_survivors=colluders + 2))
+        with pytest.raises(TermsRefused):
+            protocol.check(another(terms, threshold=t - 1))
+
+
+def test_identities_must_be_those_of_the_roster(name: str) -> None:
+    protocol, terms = SECURE_SUMS[name], make_terms(9, cohort=(1, 2, 3))
+    with pytest.raises(TermsRefused, match="aggregator's identity"):
+        protocol.aggregator(terms, identity=identity(1))
+    for index, who in ((1, 2), (4, 4), (0, 0)):
+        with pytest.raises(TermsRefused, match=f"client {index}"):
+            protocol.client(
+                terms,
+                index=index,
+                identity=identity(who),
+                vector=lambda: np.zeros(5),
+                rand=seeded(0),
+            )
+
+
+def test_capabilities_are_plain_values(name: str) -> None:
+    told = SECURE_SUMS[name].capabilities().to_json()
+    assert told["hides_updates"] is (name != "plain")
+    assert told["drops"] is True
+    assert isinstance(told["notes"], list)
+    assert all(isinstance(note, str) for note in told["notes"])
+    assert {"aggregator", "clients", "collusion"} <= told.keys()

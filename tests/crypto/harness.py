@@ -1,0 +1,173 @@
+"""A federation in one process: seeded randomness, terms that pass, and a driver that records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.errors import MessageRefused
+from crypto.keys import Identity, Member, Rand, Roster
+from crypto.ring import Ring
+from crypto.secure_sum import SECURE_SUMS, Done, Ready, SumAggregator, SumClient, Terms
+
+Vector = NDArray[np.int64]
+INTENT = hashlib.sha256(b"intent").digest()
+STEPS = {"masking": 4, "plain": 1}
+
+
+def seeded(label: object) -> Rand:
+    """Reproducible randomness for tests: SHA-256 of a label and a counter."""
+    count = 0
+
+    def rand(length: int) -> bytes:
+        nonlocal count
+        out = b""
+        while len(out) < length:
+            out += hashlib.sha256(f"{label}/{count}".encode()).digest()
+            count += 1
+        return out[:length]
+
+    return rand
+
+
+@lru_cache(maxsize=512)
+def identity(index: int) -> Identity:
+    return Identity.generate(seeded(f"identity {index}"))
+
+
+@lru_cache(maxsize=64)
+def roster(members: int) -> Roster:
+    return Roster(
+        identity(0).public,
+        tuple(Member(f"client-{k}", identity(k).public) for k in range(1, members + 1)),
+    )
+
+
+def make_terms(
+    clients: int,
+    *,
+    cohort: Iterable[int] | None = None,
+    length: int = 5,
+    bits: int = 20,
+    max_colluders: int = 0,
+    threshold: int | None = None,
+    min_survivors: int | None = None,
+    round_number: int = 0,
+) -> Terms:
+    """Terms with the smallest threshold that is allowed, unless another is given."""
+    chosen = tuple(range(1, clients + 1)) if cohort is None else tuple(cohort)
+    least = SECURE_SUMS["masking"].default_threshold(len(chosen), max_colluders)
+    t = least if threshold is None else threshold
+    return Terms(
+        run=hashlib.sha256(b"run").digest(),
+        round=round_number,
+        attempt=0,
+        config_digest=hashlib.sha256(b"config").digest(),
+        plan_digest=hashlib.sha256(b"plan").digest(),
+        model_digest=hashlib.sha256(b"model").digest(),
+        roster=roster(max(clients, *chosen)),
+        cohort=chosen,
+        ring=Ring(bits),
+        length=length,
+        threshold=t,
+        min_survivors=t if min_survivors is None else min_survivors,
+        max_colluders=max_colluders,
+    )
+
+
+def make_vectors(terms: Terms, seed: int = 0) -> dict[int, Vector]:
+    """Vectors whose sum over the whole cohort is in range, its ends included at times."""
+    top = ((1 << (terms.ring.bits - 1)) - 1) // len(terms.cohort)
+    rng = np.random.default_rng(seed)
+    return {k: rng.integers(-top, top, terms.length, endpoint=True) for k in terms.cohort}
+
+
+def total(terms: Terms, vectors: Mapping[int, Vector], who: Iterable[int]) -> Vector:
+    """The plain sum in 64-bit integers."""
+    return sum((vectors[k] for k in who), np.zeros(terms.length, dtype=np.int64))
+
+
+@dataclass
+class Run:
+    """One attempt, driven step by step.
+
+    `requests[k]` and `answers[k]` are the messages of step k, by client.
+    """
+
+    name: str
+    terms: Terms
+    vectors: Mapping[int, Vector]
+    seed: object = 0
+    aggregator: SumAggregator = field(init=False)
+    clients: dict[int, SumClient] = field(init=False)
+    requests: list[dict[int, bytes]] = field(default_factory=list)
+    answers: list[dict[int, bytes]] = field(default_factory=list)
+    refused: list[MessageRefused] = field(default_factory=list)
+    ready: Ready | None = None
+
+    def __post_init__(self) -> None:
+        protocol = SECURE_SUMS[self.name]
+        self.aggregator = protocol.aggregator(self.terms, identity=identity(0))
+        self.clients = {
+            k: protocol.client(
+                self.terms,
+                index=k,
+                identity=identity(k),
+                vector=lambda k=k: self.vectors[k],
+                rand=seeded(f"{self.seed} client {k}"),
+            )
+            for k in self.terms.cohort
+        }
+
+    def drive(
+        self,
+        silent: Mapping[int, int] | None = None,
+        *,
+        forge: Callable[[int, int, bytes], bytes | None] | None = None,
+        forge_request: Callable[[int, int, bytes], bytes] | None = None,
+    ) -> Done:
+        """Run to the end.
+
+        Args:
+            silent: the step (0, 1, ...) from which on a client no longer answers.
+            forge: replaces the answer (step, client, message), or loses it with None.
+            forge_request: replaces the aggregator's message (step, client, message).
+        """
+        gone = silent or {}
+        out = self.aggregator.begin()
+        while not isinstance(out, Done):
+            if isinstance(out, Ready):
+                self.ready = out
+                out = self.aggregator.authorise(INTENT)
+            step = len(self.requests)
+            self.requests.append(dict(out.messages))
+            self.answers.append({})
+            for k, request in out.messages.items():
+                if gone.get(k, step + 1) <= step:
+                    continue
+                sent = request if forge_request is None else forge_request(step, k, request)
+                try:
+                    answer = self.clients[k].step(sent)
+                except MessageRefused as refusal:
+                    self.refused.append(refusal)
+                    continue
+                self.answers[step][k] = answer
+                heard = answer if forge is None else forge(step, k, answer)
+                if heard is None:
+                    continue
+                try:
+                    self.aggregator.receive(k, heard)
+                except MessageRefused as refusal:
+                    self.refused.append(refusal)
+            out = self.aggregator.advance()
+        return out
+
+
+def another(terms: Terms, **changes: object) -> Terms:
+    """The same terms with some fields changed."""
+    return replace(terms, **changes)
