@@ -18,6 +18,7 @@ import rfc8785
 from audit.errors import EntryRefused
 
 MAX_INTEGER = 2**53 - 1
+MAX_DEPTH = 32
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
@@ -34,12 +35,10 @@ def dumps(value: Any) -> bytes:
             +-(2^53 - 1), nested.
 
     Raises:
-        EntryRefused: a float, an integer out of range, a lone surrogate or any other type.
+        EntryRefused: a float, an integer out of range, a lone surrogate, any other type, or more
+            than 32 levels.
     """
-    try:
-        return rfc8785.dumps(_plain(value))
-    except RecursionError:
-        raise EntryRefused("JSON nested too deeply") from None
+    return rfc8785.dumps(_plain(value, MAX_DEPTH))
 
 
 def loads(data: bytes) -> Any:
@@ -89,27 +88,33 @@ def parse_decimal(text: str) -> float:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int) -> Any:
     """A copy in plain dicts and lists, checked to be what an entry may hold."""
+    if depth == 0:
+        raise EntryRefused(f"nested more than {MAX_DEPTH} levels deep")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise EntryRefused("text holds a lone surrogate") from None
-        return str(value)
+        return _text(value)
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise EntryRefused("integer beyond 2^53 - 1: write it as a decimal string")
         return int(value)
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise EntryRefused("every key is text")
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {_text(key): _plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth - 1) for item in value]
     raise EntryRefused(f"{type(value).__name__} has no place in an entry (floats: use decimal())")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise EntryRefused(f"key {value!r} is not text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise EntryRefused("text holds a lone surrogate") from None
+    return str(value)
 
 
 def _dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

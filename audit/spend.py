@@ -37,6 +37,8 @@ BELOW = 1e-9
 """How far, relative, a figure may lie below the recomputation: the order of float additions."""
 ABOVE = 1e-6
 """How far it may lie above."""
+MIN_VARIANCE, MAX_VARIANCE = 1e-60, 1e60
+"""Shares outside would overflow the formulas rather than mean anything."""
 
 _INTEGERS = ("l2", "l1", "survivors", "max_colluders", "clients", "dimension", "person_units")
 _FIELDS = {"kind", "unit", "relation", "rate", "share_variance", *_INTEGERS}
@@ -205,6 +207,6 @@ def _read_event(event: Mapping[str, Any]) -> _Round:
         raise EntryRefused(f"event l1 {l1} is below what l2 {l2} allows")
     variance = event["share_variance"]
     share = parse_decimal(variance) if isinstance(variance, str) else math.nan
-    if not share > 0.0:
-        raise EntryRefused(f"event share_variance {variance!r} is not a positive decimal")
+    if not MIN_VARIANCE <= share <= MAX_VARIANCE:
+        raise EntryRefused(f"event share_variance {variance!r} is no decimal of a sane size")
     return _Round(unit, relation, l2, l1, share, survivors, colluders)

@@ -162,8 +162,10 @@ def _compare_leaves(directory: Path, lines: list[bytes], head: Checkpoint) -> No
     """
     path = directory / LEAVES
     stored = path.read_bytes() if path.is_file() else b""
+    if len(stored) < 32 * head.size:
+        return
     leaves = [stored[at : at + 32] for at in range(0, 32 * head.size, 32)]
-    if len(stored) < 32 * head.size or root_of(leaves) != head.root:
+    if root_of(leaves) != head.root:
         return
     for index, leaf in enumerate(leaves):
         if index >= len(lines):
