@@ -1,0 +1,68 @@
+"""The user's state directory: signing key, pinned log heads, ledger. Never inside a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from secure_fedmeta.errors import ConfigError
+
+SEED_BYTES = 32
+
+
+def state_directory() -> Path:
+    """`$FEDMETA_STATE_DIR`, or the platform's directory for user state; made with mode 0700."""
+    path = Path(os.environ.get("FEDMETA_STATE_DIR") or user_state_path("secure-fedmeta"))
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def ledger_url() -> str:
+    """The default ledger: SQLite in the state directory."""
+    return f"sqlite:///{state_directory() / 'ledger.sqlite'}"
+
+
+def pins_directory() -> Path:
+    """Where the pinned keys and heads of runs are kept."""
+    return state_directory() / "pins"
+
+
+def openings_path(run_id: str) -> Path:
+    """The salts of a run's commitments: deleting a client's salt erases its participation."""
+    directory = state_directory() / "openings"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory / f"{run_id}.jsonl"
+
+
+def signing_seed(rand: Callable[[int], bytes]) -> bytes:
+    """The 32-byte Ed25519 seed of this user's logs; made on first use, readable by the owner alone.
+
+    Raises:
+        ConfigError: the file is readable by others or of the wrong length.
+    """
+    path = state_directory() / "log-signing.key"
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{rand(8).hex()}")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(rand(SEED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first: its key stands
+            os.link(draft, path)
+        draft.unlink()
+    return _read_seed(path)
+
+
+def _read_seed(path: Path) -> bytes:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ConfigError(f"others can read {path}: run chmod 600 on it")
+    seed = path.read_bytes()
+    if len(seed) != SEED_BYTES:
+        raise ConfigError(f"{path} holds {len(seed)} bytes, not {SEED_BYTES}: restore it")
+    return seed

@@ -1,0 +1,81 @@
+"""A run's directory, and what is kept of the run outside of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from secure_fedmeta import state
+from secure_fedmeta.errors import RunDirectoryError
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The directory of one run.
+
+    Attributes:
+        path: the directory.
+        run_id: its name, which is also the name of its log, pin and default population.
+    """
+
+    path: Path
+    run_id: str
+
+    @classmethod
+    def create(cls, out: Path, name: str, *, moment: datetime, suffix: str) -> Workspace:
+        """Make a new directory under `out`.
+
+        Args:
+            out: folder of run directories; made if missing.
+            name: the config's name.
+            moment: when the run starts.
+            suffix: makes the name unique.
+
+        Raises:
+            RunDirectoryError: the directory cannot be made, or exists.
+        """
+        run_id = f"{moment:%Y%m%d-%H%M%S}-{name}-{suffix}"
+        path = out / run_id
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot make {path}: {error.strerror}") from error
+        return cls(path, run_id)
+
+    @property
+    def audit(self) -> Path:
+        """Where the log lies."""
+        return self.path / "audit"
+
+    @property
+    def plots(self) -> Path:
+        """Where the curves lie."""
+        return self.path / "plots"
+
+    def keep_opening(self, opening: Mapping[str, object]) -> None:
+        """Store a round's salts in the state directory, durably; never in the run directory."""
+        path = state.openings_path(self.run_id)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
+            file.write(json.dumps(opening) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def point_latest(self) -> None:
+        """Let `latest` beside the directory point at it; replaces an older link atomically.
+
+        Raises:
+            RunDirectoryError: something that is no link stands in its place.
+        """
+        link = self.path.parent / LATEST
+        if link.exists() and not link.is_symlink():
+            raise RunDirectoryError(f"{link} is not a link: move it away")
+        draft = self.path.parent / f".{self.run_id}"
+        draft.symlink_to(self.run_id, target_is_directory=True)
+        draft.replace(link)
