@@ -1,0 +1,292 @@
+"""The aggregator as a state machine: it never holds an unprotected update.
+
+Opening the sum is the release. `record_intent` therefore reserves the budget and makes the intent
+durable in the log before the unmask request exists; a crash in between over-counts the budget.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from audit.canonical import decimal
+from audit.log import AuditLog
+from audit.merkle import leaf_hash, root_of
+from crypto.errors import MessageRefused, SumAborted
+from crypto.keys import Identity
+from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
+from privacy.accountant import Spend, spend
+from privacy.ledger import Ledger
+from secure_fedmeta.messages import RoundOpen, SumStep, encode, to_wire
+from secure_fedmeta.server_opt import ServerOptimiser, ServerState
+from secure_fedmeta.setting import Setting
+
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Release:
+    """What one completed round made public.
+
+    Attributes:
+        round: index of the round, from 1.
+        survivors: how many clients' updates and noise shares are in the sum.
+        selected: how many clients were asked.
+        rejected: refused messages by reason.
+        spend: cumulative privacy spend after this round.
+    """
+
+    round: int
+    survivors: int
+    selected: int
+    rejected: Mapping[str, int]
+    spend: Spend
+
+
+@dataclass(frozen=True)
+class Abort:
+    """A round that ended without a release.
+
+    Attributes:
+        round: index of the round, from 1.
+        reason: why, in words that tell what to change.
+        charged: whether the budget was already reserved, in which case it stays charged.
+    """
+
+    round: int
+    reason: str
+    charged: bool
+
+
+@dataclass
+class Exchange:
+    """One attempt at one round: envelopes around the secure sum, refusals counted by reason."""
+
+    round: int
+    attempt: int
+    model: bytes
+    machine: SumAggregator
+    rejected: dict[str, int] = field(default_factory=dict)
+    uploads: dict[int, bytes] = field(default_factory=dict)
+    intent: bytes | None = None
+
+    def begin(self) -> Mapping[int, bytes]:
+        """The opening messages: the model and the first step of the secure sum."""
+        first = self.machine.begin().messages
+        return {
+            client: encode(RoundOpen(self.round, self.attempt, self.model, message))
+            for client, message in first.items()
+        }
+
+    @property
+    def expecting(self) -> frozenset[int]:
+        """Clients that have not answered the current step."""
+        return self.machine.expecting
+
+    def receive(self, sender: int, message: bytes) -> None:
+        """Take one reply; what the secure sum refuses is counted and otherwise ignored."""
+        try:
+            self.machine.receive(sender, message)
+        except MessageRefused as refusal:
+            self.rejected[refusal.reason] = self.rejected.get(refusal.reason, 0) + 1
+            return
+        self.uploads[sender] = hashlib.sha256(self.uploads.get(sender, b"") + message).digest()
+
+    def advance(self) -> Mapping[int, bytes] | Ready | Done:
+        """Close the step with what has arrived; raises SumAborted below the thresholds."""
+        result = self.machine.advance()
+        return self._wrap(result) if isinstance(result, Outgoing) else result
+
+    def authorise(self, intent: bytes) -> Mapping[int, bytes]:
+        """The unmask request, bound to the logged intent."""
+        return self._wrap(self.machine.authorise(intent))
+
+    def _wrap(self, outgoing: Outgoing) -> Mapping[int, bytes]:
+        return {
+            client: encode(SumStep(self.round, self.attempt, message))
+            for client, message in outgoing.messages.items()
+        }
+
+
+class Aggregator:
+    """Owns the global model, the budget of the run and its log.
+
+    Args:
+        setting: the run's public facts.
+        identity: the aggregator's signing key.
+        model: initial parameters `[d]`.
+        optimiser: what to do with an averaged outer vector.
+        ledger: where the budget is kept.
+        population: whose budget is spent.
+        log: the run's audit log.
+        salts: secret bytes for the commitments to participation.
+        keep_opening: stores the salts of a round where they can be deleted.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        identity: Identity,
+        model: torch.Tensor,
+        optimiser: ServerOptimiser,
+        ledger: Ledger,
+        population: str,
+        log: AuditLog,
+        salts: Callable[[int], bytes],
+        keep_opening: Callable[[Mapping[str, object]], None],
+    ) -> None:
+        self._setting = setting
+        self._identity = identity
+        self._optimiser = optimiser
+        self._state: ServerState = optimiser.init(model)
+        self._ledger = ledger
+        self._population = population
+        self._log = log
+        self._salts = salts
+        self._keep_opening = keep_opening
+        self._reservation: str | None = None
+
+    @property
+    def model(self) -> torch.Tensor:
+        """The iterate that the next round starts from: `[d] float32`."""
+        return self._state.params.to(torch.float32)
+
+    @property
+    def released_model(self) -> torch.Tensor:
+        """The model that is handed out: the iterate average where one is configured."""
+        return self._state.average.to(torch.float32)
+
+    def affords_a_round(self) -> bool:
+        """Whether the grant still allows one round at the worst permitted noise."""
+        worst = self._setting.plan.worst_event()
+        return self._ledger.affordable(self._population, worst) > 0
+
+    def open_round(self, round_index: int, attempt: int) -> Exchange:
+        """Start an attempt; nothing is charged and nothing is released yet."""
+        model = self.model
+        terms = self._setting.terms(round_index=round_index, attempt=attempt, model=model)
+        machine = self._setting.protocol.aggregator(terms, identity=self._identity)
+        self._reservation = None
+        return Exchange(round_index, attempt, to_wire(model), machine)
+
+    def record_intent(self, exchange: Exchange, ready: Ready) -> bytes:
+        """Charge the round and log what is about to be opened; 32-byte digest of the log entry."""
+        setting = self._setting
+        event = setting.plan.event(len(ready.survivors))
+        self._reservation = self._ledger.reserve(
+            self._population,
+            setting.run.hex(),
+            exchange.round,
+            exchange.attempt,
+            event,
+            setting.plan.digest(),
+        )
+        salts = {index: self._salts(SALT_BYTES) for index in setting.cohort}
+        self._keep_opening(
+            {
+                "round": exchange.round,
+                "attempt": exchange.attempt,
+                "salts": {self._name(index): salt.hex() for index, salt in salts.items()},
+            }
+        )
+        commit = {
+            index: hashlib.sha256(salt + self._name(index).encode()).digest()
+            for index, salt in salts.items()
+        }
+        contributions = [
+            hashlib.sha256(salts[index] + exchange.uploads[index]).digest()
+            for index in ready.survivors
+        ]
+        appended = self._log.append(
+            "round-intent",
+            {
+                "round": exchange.round,
+                "attempt": exchange.attempt,
+                "config_digest": setting.config_digest.hex(),
+                "plan_digest": setting.plan.digest().hex(),
+                "cohort_root": _root(commit.values()),
+                "survivor_root": _root(commit[i] for i in ready.survivors),
+                "contribution_root": _root(contributions),
+                "counts": {
+                    "selected": len(setting.cohort),
+                    "reported": len(ready.survivors),
+                    "dropped": len(ready.dropped),
+                    "rejected": dict(exchange.rejected),
+                },
+                "secure_sum": {
+                    "protocol": setting.protocol.name,
+                    "parameters": {
+                        "ring_bits": setting.ring.bits,
+                        "values": setting.plan.dimension,
+                        "min_survivors": setting.plan.min_survivors,
+                        "max_colluders": setting.plan.max_colluders,
+                    },
+                    "capabilities": setting.protocol.capabilities().to_json(),
+                    "threshold": setting.threshold,
+                },
+                "clip": decimal(setting.plan.clip),
+                "event": event.to_json(),
+                "reservation": self._reservation,
+            },
+        )
+        exchange.intent = appended.digest
+        return appended.digest
+
+    def release(self, exchange: Exchange, done: Done) -> Release:
+        """Commit the charge, log the release, take the server step."""
+        if exchange.intent is None or self._reservation is None:
+            raise SumAborted("release", "the sum was opened without a logged intent")
+        setting, plan = self._setting, self._setting.plan
+        before = self.model
+        self._state = self._optimiser.update(self._state, torch.from_numpy(plan.decode(done.total)))
+        self._ledger.commit(self._reservation)
+        spent = spend(self._ledger.events(self._population), delta=plan.delta)
+        self._log.append(
+            "round-release",
+            {
+                "round": exchange.round,
+                "attempt": exchange.attempt,
+                "intent": exchange.intent.hex(),
+                "model_before": setting.model_digest(before).hex(),
+                "model_after": setting.model_digest(self.model).hex(),
+                "aggregate": hashlib.sha256(done.total.astype("<i8").tobytes()).hexdigest(),
+                "spend": {
+                    name: {kind: decimal(value) for kind, value in adversary.epsilon.items()}
+                    for name, adversary in spent.adversaries.items()
+                },
+                "evaluation": None,
+            },
+        )
+        return Release(
+            round=exchange.round,
+            survivors=len(done.contributors),
+            selected=len(setting.cohort),
+            rejected=dict(exchange.rejected),
+            spend=spent,
+        )
+
+    def abort(self, exchange: Exchange, reason: str) -> Abort:
+        """Log a round that ended without a release; what was reserved stays charged."""
+        charged = self._reservation is not None
+        self._log.append(
+            "round-abort",
+            {
+                "round": exchange.round,
+                "attempt": exchange.attempt,
+                "intent": None if exchange.intent is None else exchange.intent.hex(),
+                "reason": reason,
+                "charged": charged,
+            },
+        )
+        return Abort(exchange.round, reason, charged)
+
+    def _name(self, index: int) -> str:
+        return self._setting.roster.members[index - 1].name
+
+
+def _root(commitments: Iterable[bytes]) -> str:
+    return root_of([leaf_hash(commitment) for commitment in commitments]).hex()

@@ -1,0 +1,65 @@
+"""What aggregator and clients agree on before a run; each party trusts its own copy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from crypto.keys import Roster
+from crypto.ring import Ring
+from crypto.secure_sum import SecureSum, Terms
+from privacy.plan import PrivacyPlan
+from secure_fedmeta.vector import ParameterVector
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The public facts of one run.
+
+    Attributes:
+        run: 32 random bytes that name the run.
+        config_digest: digest of the config that the party read.
+        plan: the privacy plan, computed by the party itself from its config.
+        roster: signing keys of the aggregator and of all clients.
+        spec: layout of the model's parameters.
+        protocol: the secure sum.
+        ring: integers mod 2^b with room for the plan's sums.
+        threshold: shares needed to recover a secret.
+    """
+
+    run: bytes
+    config_digest: bytes
+    plan: PrivacyPlan
+    roster: Roster
+    spec: ParameterVector
+    protocol: SecureSum
+    ring: Ring
+    threshold: int
+
+    @property
+    def cohort(self) -> tuple[int, ...]:
+        """Indices of the clients of every round: at sampling rate 1 everybody takes part."""
+        return tuple(range(1, len(self.roster.members) + 1))
+
+    def terms(self, *, round_index: int, attempt: int, model: torch.Tensor) -> Terms:
+        """The terms of one attempt at one round, for this party's own secure-sum machine."""
+        return Terms(
+            run=self.run,
+            round=round_index,
+            attempt=attempt,
+            config_digest=self.config_digest,
+            plan_digest=self.plan.digest(),
+            model_digest=self.model_digest(model),
+            roster=self.roster,
+            cohort=self.cohort,
+            ring=self.ring,
+            length=self.plan.dimension,
+            threshold=self.threshold,
+            min_survivors=self.plan.min_survivors,
+            max_colluders=self.plan.max_colluders,
+        )
+
+    def model_digest(self, model: torch.Tensor) -> bytes:
+        """Digest of parameters `[d]`, their layout and the module's constants: 32 bytes."""
+        return self.spec.digest(model)

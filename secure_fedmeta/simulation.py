@@ -1,0 +1,80 @@
+"""Simulated clients: one pass for the tensor work of a cohort, each client's messages its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secure_fedmeta.errors import DataError
+from secure_fedmeta.meta import MetaLearner, TaskBatch
+from secure_fedmeta.tasks import TaskSource, round_key
+
+
+class CohortWork:
+    """Outer vectors of all simulated clients, computed together when the first one asks.
+
+    Each client gets what it would have computed alone: support and query are redrawn inside each
+    fixed block with randomness keyed by the client's own secret and the round.
+
+    Args:
+        learner: turns a batch of tasks into one outer vector per task.
+        source: the clients' tasks.
+        keys: client name -> its secret drawing key.
+
+    Raises:
+        DataError: a client has no task.
+    """
+
+    def __init__(
+        self,
+        learner: MetaLearner,
+        source: TaskSource,
+        keys: Mapping[str, bytes],
+    ) -> None:
+        self._learner = learner
+        self._source = source
+        self._keys = keys
+        self._support, self._query = source.info.k_support, source.info.k_query
+        self._blocks = {name: source.client(name).blocks for name in keys}
+        self._cached: tuple[object, dict[str, NDArray[np.float32]]] | None = None
+        for name, blocks in self._blocks.items():
+            if not blocks:
+                raise DataError(
+                    f"client {name!r} has no task with {self._support + self._query} examples: "
+                    "lower k_support or k_query in data.options, or leave the client out"
+                )
+
+    def units(self, client: str) -> int:
+        """How many tasks the client has; known to the client alone in a deployment."""
+        return len(self._blocks[client])
+
+    def outer_vectors(
+        self, client: str, model: torch.Tensor, *, round_index: int
+    ) -> NDArray[np.float32]:
+        """Outer vectors of one client's tasks: `[tasks, d] float32`."""
+        digest = hashlib.sha256(model.detach().cpu().numpy().tobytes()).digest()
+        question = (round_index, digest)
+        if self._cached is None or self._cached[0] != question:
+            self._cached = (question, self._compute(model, round_index))
+        return self._cached[1][client]
+
+    def _compute(self, model: torch.Tensor, round_index: int) -> dict[str, NDArray[np.float32]]:
+        names = list(self._blocks)
+        batch = self._batch(names, round_index)
+        vectors = self._learner.outer_vectors(model, batch).cpu().numpy()
+        ends = np.cumsum([len(self._blocks[name]) for name in names])
+        return dict(zip(names, np.split(vectors, ends[:-1]), strict=True))
+
+    def _batch(self, names: Sequence[str], round_index: int) -> TaskBatch:
+        keys = {name: round_key(self._keys[name], round_index) for name in names}
+        return TaskBatch.stack(
+            [
+                self._source.draw(block, self._support, self._query, key=keys[name])
+                for name in names
+                for block in self._blocks[name]
+            ]
+        )
