@@ -1,0 +1,72 @@
+"""Whose budget a run spends, and the grant that limits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from privacy.ledger import Ledger
+from privacy.plan import PrivacyPlan
+from secure_fedmeta import state
+from secure_fedmeta.config import Config
+from secure_fedmeta.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An open ledger and the population that the run charges.
+
+    Attributes:
+        ledger: where charges are kept.
+        population: the people whose data train; their charges add up over runs.
+        epsilon: granted to the population, at `delta`.
+        delta: of the grant.
+        approver: who granted it.
+        expires: ISO 8601 moment after which the grant is void, or None.
+    """
+
+    ledger: Ledger
+    population: str
+    epsilon: float
+    delta: float
+    approver: str
+    expires: str | None
+
+
+def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool) -> Budget:
+    """Open the ledger and find the grant, or grant a per-run population what its plan claims.
+
+    Data that are declared public get a population of their own per run: nobody's budget is at
+    stake, and a second demo run is not refused. Any other data need a population with a grant.
+
+    Raises:
+        ConfigError: private data without a population, or a population without a grant.
+        LedgerError: the ledger cannot be opened.
+    """
+    url = config.ledger.url or state.ledger_url()
+    ledger = Ledger(url)
+    population = config.ledger.population
+    if population is None:
+        if not public:
+            raise ConfigError(
+                "name the population whose privacy budget is spent; only data that are declared "
+                "public may go without",
+                key="ledger.population",
+            )
+        population = f"run/{run_id}"
+        ledger.grant(
+            population,
+            unit=plan.unit,
+            epsilon=config.privacy.epsilon or plan.worst_epsilon(),
+            delta=plan.delta,
+            approver="the run's own config (public data)",
+            expires=None,
+        )
+    grant = ledger.grant_of(population)
+    if grant is None:
+        raise ConfigError(
+            f"no budget was granted to it in {url}: grant one with privacy.ledger.Ledger.grant",
+            key="ledger.population",
+            value=population,
+        )
+    expires = None if grant.expires is None else grant.expires.isoformat()
+    return Budget(ledger, population, grant.epsilon, grant.delta, grant.approver, expires)

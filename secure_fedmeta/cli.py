@@ -1,0 +1,190 @@
+"""The command line: the only place that reads arguments, prints, or chooses an exit code.
+
+Exit codes: 0 fine, 1 a check failed (verification, budget), 2 bad input or config, 3 a round could
+not complete. Heavy imports happen inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+OK, CHECK_FAILED, BAD_INPUT, ROUND_FAILED = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="fedmeta",
+    help="Privacy-hardened federated meta-learning: train, verify, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="TOML file; left out: the only .toml file of this folder."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, in TOML syntax."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that the run directory is made in.")] = Path(
+        "runs"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Train a federated meta-model and leave model, report and audit log in a run directory."""
+    from secure_fedmeta.config import load_config
+    from secure_fedmeta.console import ConsoleProgress
+    from secure_fedmeta.training import run as train
+
+    path = config or _only_config(Path.cwd())
+    settings = load_config(path, overrides or ())
+    with ConsoleProgress(settings.training.rounds, quiet=as_json) as progress:
+        result = train(settings, out=out, progress=progress)
+    if as_json:
+        print(json.dumps(result.report))
+    else:
+        _show_report(result.directory, result.report)
+    codes = {"completed": OK, "budget": CHECK_FAILED, "aborted": ROUND_FAILED}
+    raise typer.Exit(codes[result.status])
+
+
+@app.command()
+def verify(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    key: Annotated[str | None, typer.Option(help="The log's public key (vkey string).")] = None,
+    pinned: Annotated[
+        Path | None, typer.Option(help="A checkpoint of this log that you kept.")
+    ] = None,
+    unpinned: Annotated[
+        bool, typer.Option("--unpinned", help="Accept the key that came with the run.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a run's audit log from the first entry to its signed head."""
+    from secure_fedmeta.verification import verify_run
+
+    outcome = verify_run(run_directory, key=key, pinned=pinned, unpinned=unpinned)
+    if as_json:
+        print(json.dumps(outcome.to_json()))
+    else:
+        for line in outcome.lines():
+            print(line)
+    raise typer.Exit(OK if outcome.accepted else CHECK_FAILED)
+
+
+@app.command()
+def report(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    as_json: Json = False,
+) -> None:
+    """Show the report of a finished run."""
+    from secure_fedmeta.results import read_report
+
+    found = read_report(run_directory)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _show_report(run_directory, found)
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of an example, such as credit or sinusoid.")],
+    as_json: Json = False,
+) -> None:
+    """Write an example configuration to start from."""
+    from secure_fedmeta.templates import write_template
+
+    path = write_template(name, Path.cwd())
+    print(json.dumps({"file": str(path)}) if as_json else f"Wrote {path}. Next: fedmeta run {path}")
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """List the data sets that ship, their sizes, licences and units of privacy."""
+    from secure_fedmeta.tasks import SOURCES, build_source
+
+    rows: list[dict[str, Any]] = []
+    for name in SOURCES.names():
+        info = build_source(name, {}).info
+        rows.append(
+            {
+                "name": name,
+                "rows": info.rows,
+                "clients": info.clients,
+                "tasks": info.tasks,
+                "units": sorted(info.units),
+                "licence": info.licence,
+                "provenance": info.provenance,
+            }
+        )
+    if as_json:
+        print(json.dumps({"datasets": rows}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "rows", "clients", "tasks", "units", "licence", "where from")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: one line per expected error, and its exit code."""
+    from audit.errors import AuditError
+    from crypto.errors import CryptoError
+    from privacy.errors import BudgetExceeded, LedgerError, PrivacyError
+    from secure_fedmeta.errors import FedmetaError, RoundFailed
+
+    try:
+        app()
+    except (BudgetExceeded, LedgerError) as error:
+        _fail(error, CHECK_FAILED if isinstance(error, BudgetExceeded) else BAD_INPUT)
+    except RoundFailed as error:
+        _fail(error, ROUND_FAILED)
+    except (AuditError, CryptoError, PrivacyError, FedmetaError) as error:
+        _fail(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        _fail("interrupted; what the log and the ledger acknowledged is kept", ROUND_FAILED)
+
+
+def _fail(error: object, code: int) -> None:
+    print(f"fedmeta: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _only_config(folder: Path) -> Path:
+    from secure_fedmeta.errors import ConfigError
+
+    found = sorted(folder.glob("*.toml"))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.name for path in found) or "none"
+    raise ConfigError(f"name a config: fedmeta run CONFIG (this folder's .toml files: {names})")
+
+
+def _show_report(directory: Path, found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from secure_fedmeta.console import render_report
+
+    Console(highlight=False).print(render_report(directory, found))
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    main()

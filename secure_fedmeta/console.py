@@ -1,0 +1,151 @@
+"""What the command line shows: a progress bar, and a report as tables. Prints nothing itself."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_ARMS = {
+    "no_adaptation": "meta-model, no adaptation",
+    "local_k": "local, k examples",
+    "local_all": "local, all own examples (cross-validated)",
+    "fedavg_ft": "FedAvg + fine-tuning",
+    "meta": "meta-model, adapted on k examples",
+}
+
+
+class ConsoleProgress:
+    """A live bar on a terminal, one line per round elsewhere; on stderr: stdout stays clean.
+
+    Args:
+        rounds: planned rounds.
+        quiet: show nothing.
+    """
+
+    def __init__(self, rounds: int, *, quiet: bool) -> None:
+        self._console = Console(
+            stderr=True, quiet=quiet, highlight=False, log_path=False, log_time=False
+        )
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} rounds  {task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._task = self._live.add_task("training", total=rounds, facts="")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def stage(self, text: str) -> None:
+        """Name the stage that begins."""
+        self._live.update(self._task, description=text)
+        if self._live.disable:
+            self._console.log(text)
+
+    def round_done(self, record: dict[str, object]) -> None:
+        """Move the bar and show the round's figures."""
+        facts = _facts(record)
+        self._live.update(self._task, advance=1, facts=facts)
+        if self._live.disable:
+            self._console.log(f"round {record['round']}: {facts}")
+
+
+def _facts(record: dict[str, Any]) -> str:
+    if record["status"] == "aborted":
+        return f"aborted: {record['reason']}"
+    parts = [
+        f"{record['survivors']}/{record['selected']} clients",
+        f"epsilon {record['epsilon']:.2f} of {record['granted']:g}",
+    ]
+    if record.get("adapted") is not None:
+        parts.append(f"held-out {record['metric']} {record['adapted']:.3f}")
+    return ", ".join(parts)
+
+
+def render_report(directory: Path, report: dict[str, Any]) -> RenderableType:
+    """The closing tables of a run: scores, epsilon per adversary, cost, and where the files are."""
+    lines: list[RenderableType] = []
+    if report["not_private"]:
+        lines.append(Text("NOT PRIVATE: all secrets of this run follow from one seed", "bold red"))
+    lines += [_scores(report), _adversaries(report)]
+    lines += [Text(line) for line in _facts_of_run(report)]
+    lines.append(Text(f"Files: {directory}"))
+    return Group(*lines)
+
+
+def _scores(report: dict[str, Any]) -> Table:
+    held_out = report["held_out"]
+    table = Table(
+        title=f"Held-out clients ({len(held_out['clients'])}): mean {held_out['metric']}, "
+        f"{held_out['support']} examples to adapt",
+        title_justify="left",
+    )
+    table.add_column("model")
+    table.add_column(f"mean {held_out['metric']}", justify="right")
+    table.add_column("95 % interval over clients", justify="right")
+    for arm, label in _ARMS.items():
+        found = held_out[arm]
+        if found is None:
+            table.add_row(label, "-", held_out["not_run"][arm])
+        else:
+            width = found["ci95"]
+            interval = "one client" if width is None else f"± {width:.3f}"
+            table.add_row(label, f"{found['mean']:.3f}", interval)
+    return table
+
+
+def _adversaries(report: dict[str, Any]) -> Table:
+    privacy = report["privacy"]
+    table = Table(
+        title=f"Epsilon at delta {privacy['delta']}, unit {privacy['unit']}", title_justify="left"
+    )
+    table.add_column("adversary")
+    headings = ("claim", "one record replaced", f"person in {privacy['person_units']} units")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, found in report["adversaries"].items():
+        claim = found["epsilon"][found["claim"]]
+        table.add_row(
+            name.replace("_", " "),
+            *(_epsilon(v) for v in (claim, found["record"], found["person"])),
+        )
+    return table
+
+
+def _epsilon(value: float | None) -> str:
+    return "infinite" if value is None or math.isinf(value) else f"{value:.3f}"
+
+
+def _facts_of_run(report: dict[str, Any]) -> list[str]:
+    rounds, traffic = report["rounds"], report["bytes_per_client"]
+    lines = [
+        (
+            f"Status: {report['status']}; {rounds['completed']} of {rounds['planned']} rounds "
+            f"released, {rounds['aborted']} aborted; "
+            f"training took {report['seconds']['training']:.1f} s"
+        ),
+        f"Bytes per client: {traffic['sent']:,} sent, {traffic['received']:,} received",
+    ]
+    lines += [f"Note: {note}" for note in report["notes"]]
+    return lines

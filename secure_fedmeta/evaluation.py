@@ -1,0 +1,195 @@
+"""Scores on clients that never trained: every arm sees the same examples, scored the same way.
+
+A subject is what adapts as one: a user, where the source knows users, else the whole client. Per
+subject a few examples are drawn as support; everything else the subject has is the test set. The
+draws are keyed by a public constant, so that all models and all rounds are compared on equal terms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.meta import MetaLearner
+from secure_fedmeta.tasks import ClientData, TaskSource
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One draw: adapt on the support examples, be scored on the rest.
+
+    Attributes:
+        client: the held-out client.
+        support_x: `[k, features] float32`; `support_y` its targets.
+        test_x: `[n - k, features] float32`; `test_y` its targets.
+    """
+
+    client: str
+    support_x: NDArray[np.float32]
+    support_y: NDArray[np.generic]
+    test_x: NDArray[np.float32]
+    test_y: NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over clients and half the width of its 95 % Student interval (NaN for one client)."""
+
+    mean: float
+    ci95: float
+
+    @classmethod
+    def over(cls, scores: Mapping[str, float]) -> Interval:
+        """Treats each client's score as one observation."""
+        values = np.array(list(scores.values()))
+        if len(values) < 2:
+            return cls(float(values.mean()), math.nan)
+        quantile = float(stats.t.ppf(0.975, len(values) - 1))
+        return cls(float(values.mean()), quantile * float(stats.sem(values)))
+
+
+def auc(logits: NDArray[np.floating], targets: NDArray[np.generic]) -> float:
+    """Area under the ROC curve, ties counted half; NaN where only one class is present."""
+    positive = targets.astype(bool)
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if hits == 0 or misses == 0:
+        return math.nan
+    ranks = stats.rankdata(logits)
+    return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def score(metric: str, outputs: torch.Tensor, targets: NDArray[np.generic]) -> float:
+    """The value of a metric for model outputs `[n, outputs]` against targets `[n, ...]`.
+
+    Raises:
+        ConfigError: unknown metric.
+    """
+    out = outputs.detach().cpu().numpy().astype(np.float64)
+    if metric == "mse":
+        wanted = targets.astype(np.float64).reshape(out.shape)
+        return float(np.mean((out - wanted) ** 2))
+    if metric == "auc":
+        logits = out[:, 0] if out.shape[1] == 1 else out[:, 1] - out[:, 0]
+        return auc(logits, targets.reshape(-1))
+    if metric == "accuracy":
+        return float(np.mean(out.argmax(axis=1) == targets.reshape(-1)))
+    raise ConfigError("a task source may report auc, mse or accuracy", key="metric", value=metric)
+
+
+class Evaluation:
+    """The fixed draws of a run's held-out clients, and the arms scored on them.
+
+    Args:
+        source: where the clients come from.
+        held_out: their names; none of them may train.
+        support: examples to adapt on (k).
+        repeats: draws per subject.
+    """
+
+    def __init__(
+        self, source: TaskSource, held_out: Sequence[str], *, support: int, repeats: int
+    ) -> None:
+        self.metric = source.info.metric
+        self._subjects: list[tuple[str, NDArray[np.float32], NDArray[np.generic]]] = []
+        self.splits: list[Split] = []
+        for name in held_out:
+            for number, (x, y) in enumerate(_subjects(source.client(name))):
+                if len(x) <= support:
+                    continue
+                self._subjects.append((name, x, y))
+                for repeat in range(repeats):
+                    order = _order(f"{name}/{number}/{repeat}", len(x))
+                    head, tail = order[:support], order[support:]
+                    self.splits.append(Split(name, x[head], y[head], x[tail], y[tail]))
+        if held_out and not self.splits:
+            raise ConfigError(
+                f"no held-out client has more than {support} examples", key="data.held_out"
+            )
+
+    def unadapted(self, learner: MetaLearner, params: torch.Tensor) -> Scores:
+        """Every client scored by the model as it is."""
+        return self._mean_per_client(
+            (split.client, self._score(learner, params, split.test_x, split.test_y))
+            for split in self.splits
+        )
+
+    def adapted(self, learner: MetaLearner, params: torch.Tensor, *, steps: int) -> Scores:
+        """Every client scored after `steps` adaptation steps on its support examples."""
+        if not self.splits:
+            return {}
+        support_x = torch.as_tensor(np.stack([split.support_x for split in self.splits]))
+        support_y = torch.as_tensor(np.stack([split.support_y for split in self.splits]))
+        adapted = learner.adapt_many(params, support_x, support_y, steps=steps)
+        return self._mean_per_client(
+            (split.client, self._score(learner, own, split.test_x, split.test_y))
+            for split, own in zip(self.splits, adapted, strict=True)
+        )
+
+    def local_all(
+        self, learner: MetaLearner, params: torch.Tensor, *, steps: int, folds: int = 5
+    ) -> Scores:
+        """Every subject on its own: cross-validated training on all its examples."""
+        return self._mean_per_client(self._local_folds(learner, params, steps, folds))
+
+    def _local_folds(
+        self, learner: MetaLearner, params: torch.Tensor, steps: int, folds: int
+    ) -> Iterator[tuple[str, float]]:
+        for number, (name, x, y) in enumerate(self._subjects):
+            parts = np.array_split(_order(f"{name}/{number}/folds", len(x)), min(folds, len(x)))
+            for test in parts:
+                train = np.setdiff1d(np.arange(len(x)), test)
+                own = learner.adapt(
+                    params, torch.as_tensor(x[train]), torch.as_tensor(y[train]), steps=steps
+                )
+                yield name, self._score(learner, own, x[test], y[test])
+
+    def _score(
+        self,
+        learner: MetaLearner,
+        params: torch.Tensor,
+        x: NDArray[np.float32],
+        y: NDArray[np.generic],
+    ) -> float:
+        return score(self.metric, learner.predict(params, torch.as_tensor(x)), y)
+
+    def _mean_per_client(self, scores: Iterator[tuple[str, float]]) -> Scores:
+        per_client: dict[str, list[float]] = defaultdict(list)
+        for client, value in scores:
+            if not math.isnan(value):
+                per_client[client].append(value)
+        return {client: float(np.mean(values)) for client, values in per_client.items()}
+
+
+def _subjects(data: ClientData) -> list[tuple[NDArray[np.float32], NDArray[np.generic]]]:
+    """The users of a client, or the client as a whole where users are unknown."""
+    users: dict[str, list[int]] = defaultdict(list)
+    for position, block in enumerate(data.blocks):
+        if block.user is None:
+            return [(data.x, data.y)]
+        users[block.user].append(position)
+    return [
+        (
+            np.concatenate([data.blocks[i].x for i in positions]),
+            np.concatenate([data.blocks[i].y for i in positions]),
+        )
+        for positions in users.values()
+    ]
+
+
+def _order(label: str, count: int) -> NDArray[np.intp]:
+    """A public permutation of `count` examples, the same in every run."""
+    seed = hashlib.sha256(f"fedmeta/evaluation/{label}".encode()).digest()
+    return np.argsort(
+        np.frombuffer(hashlib.shake_256(seed).digest(8 * count), dtype="<u8"), kind="stable"
+    )

@@ -1,0 +1,309 @@
+"""From a config to the parties of a run: everything is checked here, before anything is charged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from crypto.errors import RingRefused, TermsRefused
+from crypto.keys import Identity, Member, Roster
+from crypto.ring import Ring
+from crypto.secure_sum import SECURE_SUMS, SecureSum
+from privacy.plan import PrivacyPlan
+from privacy.plan import Terms as PlanTerms
+from privacy.unit import Unit
+from secure_fedmeta.client import Client
+from secure_fedmeta.config import Config
+from secure_fedmeta.errors import ConfigError, unknown_name
+from secure_fedmeta.losses import Loss
+from secure_fedmeta.meta import Learner, build_learner
+from secure_fedmeta.models import build_model, check_module
+from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.server_opt import ServerOptimiser
+from secure_fedmeta.setting import Setting
+from secure_fedmeta.simulation import CohortWork
+from secure_fedmeta.tasks import TaskSource, build_source
+from secure_fedmeta.vector import ParameterVector
+
+AGGREGATOR = "aggregator"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config stands for, with no secrets in it.
+
+    Attributes:
+        config: the config itself.
+        source: where tasks come from.
+        training: names of the clients that train, in roster order.
+        held_out: names of the clients that are only scored.
+        module: the network with its public initial weights.
+        loss: loss name or the caller's own.
+        learner: the configured algorithm.
+        plan: the privacy plan.
+        protocol: the secure sum.
+        ring: integers with proved headroom for the plan's sums.
+        threshold: shares needed to recover a secret.
+        optimiser: the server's rule.
+    """
+
+    config: Config
+    source: TaskSource
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+    module: nn.Module
+    loss: str | Loss
+    learner: Learner
+    plan: PrivacyPlan
+    protocol: SecureSum
+    ring: Ring
+    threshold: int
+    optimiser: ServerOptimiser
+
+    def initial(self) -> torch.Tensor:
+        """The public initial parameters `[d] float32`."""
+        return self.learner.spec.flatten(self.module)
+
+    def learner_like(self, algorithm: str, *, inner_steps: int, inner_lr: float) -> Learner:
+        """Another learner on the same network and loss."""
+        compute = self.config.compute
+        return build_learner(
+            algorithm,
+            self.module,
+            self.loss,
+            inner_steps=inner_steps,
+            inner_lr=inner_lr,
+            memory_mb=compute.memory_mb,
+            device=compute.device,
+        )
+
+
+def assemble(
+    config: Config, *, module: nn.Module | None = None, loss: str | Loss | None = None
+) -> Parts:
+    """Build and check everything that a run needs, apart from secrets.
+
+    Args:
+        config: the settings.
+        module: the caller's own network; None builds `config.model`.
+        loss: the caller's own loss; None takes the source's.
+
+    Raises:
+        ConfigError: an unknown name or a combination that cannot work; names key and value.
+        DataError: the data break what their source declares.
+        PlanRefused: the privacy plan cannot be made as asked.
+    """
+    protocol = _protocol(config)
+    source = build_source(config.data.source, config.data.options)
+    training, held_out = _clients(config, source)
+    _check_unit(config, source)
+    network = _network(config, source) if module is None else module
+    check_module(network)
+    task_loss = source.info.loss if loss is None else loss
+    learner = build_learner(
+        config.learner.algorithm,
+        network,
+        task_loss,
+        inner_steps=config.learner.inner_steps,
+        inner_lr=config.learner.inner_lr,
+        memory_mb=config.compute.memory_mb,
+        device=config.compute.device,
+    )
+    plan = _plan(config, source, training, learner.spec)
+    ring, threshold = _ring(config, plan, protocol)
+    optimiser = ServerOptimiser(
+        config.server.optimiser, config.server.lr, average_from=config.server.average_from
+    )
+    return Parts(
+        config=config,
+        source=source,
+        training=training,
+        held_out=held_out,
+        module=network,
+        loss=task_loss,
+        learner=learner,
+        plan=plan,
+        protocol=protocol,
+        ring=ring,
+        threshold=threshold,
+        optimiser=optimiser,
+    )
+
+
+@dataclass(frozen=True)
+class Parties:
+    """The parties of a simulated run, each with secrets of its own.
+
+    Attributes:
+        setting: what they agree on.
+        aggregator: the aggregator's signing key.
+        clients: roster index -> client.
+    """
+
+    setting: Setting
+    aggregator: Identity
+    clients: dict[int, Client]
+
+
+def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
+    """Give every party its keys and its own randomness.
+
+    Args:
+        parts: the checked run.
+        run: 32 bytes that name the run.
+        randomness: the operating system's, or a flagged seed.
+    """
+    aggregator = Identity.generate(randomness.stream(AGGREGATOR))
+    streams = {name: randomness.stream(f"client/{name}") for name in parts.training}
+    identities = {name: Identity.generate(stream) for name, stream in streams.items()}
+    work = CohortWork(
+        parts.learner, parts.source, {name: stream(32) for name, stream in streams.items()}
+    )
+    roster = Roster(
+        aggregator.public,
+        tuple(Member(name, identity.public) for name, identity in identities.items()),
+    )
+    setting = Setting(
+        run=run,
+        config_digest=parts.config.digest(),
+        plan=parts.plan,
+        roster=roster,
+        spec=parts.learner.spec,
+        protocol=parts.protocol,
+        ring=parts.ring,
+        threshold=parts.threshold,
+    )
+    clients = {
+        index: Client(
+            setting,
+            index=index,
+            identity=identities[name],
+            work=work,
+            noise=randomness.generator(f"noise/{name}"),
+            rand=streams[name],
+        )
+        for index, name in enumerate(parts.training, start=1)
+    }
+    try:
+        parts.protocol.check(setting.terms(round_index=1, attempt=1, model=parts.initial()))
+    except TermsRefused as error:
+        raise ConfigError(str(error), key="secure_sum") from error
+    return Parties(setting, aggregator, clients)
+
+
+def _protocol(config: Config) -> SecureSum:
+    name = config.secure_sum.protocol
+    if name not in SECURE_SUMS:
+        raise unknown_name("secure sum", name, SECURE_SUMS, key="secure_sum.protocol")
+    protocol = SECURE_SUMS[name]
+    if not protocol.capabilities().hides_updates and not config.secure_sum.allow_insecure:
+        raise ConfigError(
+            "this protocol shows every update to the aggregator; take 'masking', or set "
+            "secure_sum.allow_insecure = true for an experiment on public data",
+            key="secure_sum.protocol",
+            value=name,
+        )
+    return protocol
+
+
+def _clients(config: Config, source: TaskSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    names = source.clients()
+    held_out = config.data.held_out or source.info.held_out
+    for name in held_out:
+        if name not in names:
+            raise unknown_name("client", name, names, key="data.held_out")
+    if len(set(held_out)) != len(held_out):
+        raise ConfigError("names a client twice", key="data.held_out", value=list(held_out))
+    return tuple(name for name in names if name not in held_out), tuple(held_out)
+
+
+def _check_unit(config: Config, source: TaskSource) -> None:
+    allowed = source.info.units
+    if config.privacy.unit not in allowed:
+        raise ConfigError(
+            f"source {source.name!r} can promise only {', '.join(sorted(allowed))}",
+            key="privacy.unit",
+            value=config.privacy.unit,
+        )
+
+
+def _network(config: Config, source: TaskSource) -> nn.Module:
+    return build_model(
+        config.model.name,
+        source.info.input_dim,
+        source.info.output_dim,
+        config.model.hidden,
+        seed=config.model.init_seed,
+    )
+
+
+def _plan(
+    config: Config, source: TaskSource, training: Sequence[str], spec: ParameterVector
+) -> PrivacyPlan:
+    privacy = config.privacy
+    bounds = source.info.task_bounds
+    most = max(bounds[name] for name in training) if training else 1
+    if privacy.min_survivors > len(training):
+        raise ConfigError(
+            f"only {len(training)} clients train; lower it or hold out fewer clients",
+            key="privacy.min_survivors",
+            value=privacy.min_survivors,
+        )
+    if privacy.max_units_per_client is not None and privacy.max_units_per_client < most:
+        raise ConfigError(
+            f"a client may have {most} tasks by its declared bound; set {most} or more",
+            key="privacy.max_units_per_client",
+            value=privacy.max_units_per_client,
+        )
+    if privacy.mechanism != "skellam":
+        raise ConfigError(
+            "sums are of integers, which Gaussian noise cannot protect; allowed: 'skellam'",
+            key="privacy.mechanism",
+            value=privacy.mechanism,
+        )
+    terms: PlanTerms = {
+        "unit": Unit(privacy.unit),
+        "noise": privacy.noise,
+        "rate": privacy.rate,
+        "delta": privacy.delta,
+        "rounds": config.training.rounds,
+        "clip": privacy.clip,
+        "dimension": spec.size,
+        "expected_units": privacy.expected_units,
+        "max_units_per_client": privacy.max_units_per_client or most,
+        "clients": len(training),
+        "min_survivors": privacy.min_survivors,
+        "max_colluders": privacy.max_colluders,
+        "person_units": privacy.person_units,
+    }
+    if privacy.noise_multiplier is not None:
+        return PrivacyPlan.from_noise_multiplier(noise_multiplier=privacy.noise_multiplier, **terms)
+    if privacy.epsilon is None:
+        raise ConfigError("set epsilon or noise_multiplier", key="privacy")
+    return PrivacyPlan.calibrated(epsilon=privacy.epsilon, **terms)
+
+
+def _ring(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> tuple[Ring, int]:
+    try:
+        ring = Ring.for_sum(
+            max_abs=plan.max_abs,
+            clients=plan.clients,
+            noise_std=plan.noise_std(plan.clients),
+            dimension=plan.dimension,
+        )
+    except RingRefused as error:
+        raise ConfigError(str(error), key="privacy.max_units_per_client") from error
+    threshold = config.secure_sum.threshold
+    if threshold is None:
+        threshold = protocol.default_threshold(plan.clients, plan.max_colluders)
+    if threshold > plan.min_survivors:
+        raise ConfigError(
+            f"fewer than the {threshold} shares that {protocol.name} needs; set {threshold} or "
+            "more, or hold out fewer clients",
+            key="privacy.min_survivors",
+            value=plan.min_survivors,
+        )
+    return ring, threshold

@@ -1,0 +1,201 @@
+"""What a finished run leaves behind: the report, the curves, and how to read them again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit.log import AuditLog
+from privacy.accountant import Spend, spend_with_reference
+from privacy.events import Event
+from privacy.report import budget_report
+from secure_fedmeta import __version__
+from secure_fedmeta.errors import RunDirectoryError
+from secure_fedmeta.evaluation import Interval, Scores
+from secure_fedmeta.pipeline import Parts
+from secure_fedmeta.plots import plot_epsilon, plot_held_out
+from secure_fedmeta.tasks import SourceInfo
+from secure_fedmeta.transport import Traffic
+from secure_fedmeta.unprotected import UNPROTECTED
+
+REPORT = "report.json"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+CONFIG = "config.toml"
+
+
+def report(
+    parts: Parts,
+    *,
+    status: str,
+    records: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    arms: Mapping[str, Scores | None],
+    not_run: Mapping[str, str],
+    events: Sequence[Event],
+    granted: float,
+    population: str,
+    traffic: Mapping[int, Traffic],
+    seconds: float,
+    log: AuditLog,
+    vkey: str,
+    private: bool,
+) -> dict[str, Any]:
+    """The content of report.json: scores, epsilon per adversary, cost, data, and the log's head."""
+    info, plan = parts.source.info, parts.plan
+    aborted = [record for record in records if record["status"] == "aborted"]
+    return {
+        "product_version": __version__,
+        "name": parts.config.name,
+        "status": status,
+        "not_private": not private,
+        "notes": list(notes),
+        "held_out": _held_out(parts, arms, not_run),
+        "adversaries": _adversaries(spend_with_reference(events, delta=plan.delta)),
+        "privacy": budget_report(plan, events, grant=granted)
+        | {
+            "unit": plan.unit,
+            "delta": plan.delta,
+            "granted": granted,
+            "population": population,
+            "person_units": plan.person_units,
+        },
+        "rounds": {
+            "planned": parts.config.training.rounds,
+            "completed": len(records) - len(aborted),
+            "aborted": len(aborted),
+            "abort_reasons": [record["reason"] for record in aborted],
+        },
+        "bytes_per_client": _mean_traffic(traffic),
+        "secure_sum": {
+            "protocol": parts.protocol.name,
+            "capabilities": parts.protocol.capabilities().to_json(),
+            "ring_bits": parts.ring.bits,
+            "threshold": parts.threshold,
+        },
+        "data": {
+            "source": parts.source.name,
+            "training_clients": list(parts.training),
+            "public": info.public,
+            **(_counts(info) if info.public else {}),
+        },
+        "unprotected": list(UNPROTECTED),
+        "seconds": {"training": round(seconds, 3)},
+        "audit": {"vkey": vkey, "size": log.size, "root": log.root.hex()},
+    }
+
+
+def _counts(info: SourceInfo) -> dict[str, Any]:
+    return {
+        "rows": info.rows,
+        "tasks": info.tasks,
+        "excluded": dict(info.excluded),
+        "clipped": dict(info.clipped),
+        "missing": dict(info.missing),
+    }
+
+
+def _held_out(
+    parts: Parts, arms: Mapping[str, Scores | None], not_run: Mapping[str, str]
+) -> dict[str, Any]:
+    """The closing table: mean over held-out clients with its interval, and every client's score."""
+    info = parts.source.info
+    table: dict[str, Any] = {
+        "metric": info.metric,
+        "support": info.k_support,
+        "clients": list(parts.held_out),
+        "not_run": dict(not_run),
+    }
+    for arm, scores in arms.items():
+        if not scores:
+            table[arm] = None
+            continue
+        interval = Interval.over(scores)
+        table[arm] = {
+            "mean": interval.mean,
+            "ci95": _finite(interval.ci95),
+            "per_client": scores,
+        }
+    return table
+
+
+def _adversaries(spent: Spend) -> dict[str, Any]:
+    """Epsilon per adversary; what is infinite becomes null, which JSON can say."""
+    return {
+        str(name): {
+            "epsilon": {kind: _finite(value) for kind, value in adversary.epsilon.items()},
+            "claim": adversary.claim,
+            "record": _finite(adversary.record),
+            "person": _finite(adversary.person),
+        }
+        for name, adversary in spent.adversaries.items()
+    }
+
+
+def _mean_traffic(traffic: Mapping[int, Traffic]) -> dict[str, int]:
+    """Bytes sent and received by the average client over the whole run."""
+    return {
+        "sent": round(float(np.mean([t.sent for t in traffic.values()]))),
+        "received": round(float(np.mean([t.received for t in traffic.values()]))),
+    }
+
+
+def draw_curves(directory: Path, records: Sequence[Mapping[str, Any]], report: Any) -> None:
+    """Write the curves of held-out score and of epsilon as SVG files under `directory`."""
+    scored = [
+        (r["round"], r["unadapted"], r["adapted"]) for r in records if r.get("adapted") is not None
+    ]
+    if scored:
+        held_out = report["held_out"]
+        plot_held_out(
+            directory / "loss.svg",
+            scored,
+            metric=held_out["metric"],
+            clients=len(held_out["clients"]),
+        )
+    released = [r for r in records if r["status"] == "released"]
+    if released:
+        curves = {
+            name: [r["epsilon_by_adversary"][name] for r in released]
+            for name in released[0]["epsilon_by_adversary"]
+        }
+        plot_epsilon(
+            directory / "epsilon.svg",
+            [r["round"] for r in released],
+            curves,
+            grant=released[0]["granted"],
+        )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON that holds neither NaN nor infinity."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """The report of a run directory.
+
+    Raises:
+        RunDirectoryError: there is none, or it is not a report.
+    """
+    path = directory / REPORT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path} cannot be read ({error.strerror}): name the directory of a finished run"
+        ) from error
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict) or "held_out" not in found:
+        raise RunDirectoryError(f"{path} is not a report of this product")
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,309 @@
+"""The loop around the rounds: budget, progress, evaluation, and what is left on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from audit.canonical import decimal
+from audit.log import AuditLog
+from audit.note import LogSigner
+from audit.pin import PinStore
+from privacy.accountant import BUDGETED
+from privacy.errors import BudgetExceeded
+from secure_fedmeta import __version__, state
+from secure_fedmeta.aggregator import Abort, Aggregator, Release
+from secure_fedmeta.budget import Budget, open_budget
+from secure_fedmeta.config import Config
+from secure_fedmeta.evaluation import Evaluation, Interval
+from secure_fedmeta.losses import Loss
+from secure_fedmeta.pipeline import Parties, Parts, assemble, found_parties
+from secure_fedmeta.progress import Progress, Silent
+from secure_fedmeta.provenance import code_digest, environment_digest
+from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, write_json
+from secure_fedmeta.results import report as closing_report
+from secure_fedmeta.rounds import run_round
+from secure_fedmeta.scoring import closing_arms, personaliser
+from secure_fedmeta.transport.memory import MemoryTransport, RandomFaults
+from secure_fedmeta.unprotected import UNPROTECTED
+from secure_fedmeta.workspace import Workspace
+
+Status = Literal["completed", "budget", "aborted"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        directory: config, log, metrics, model, report and curves.
+        status: "completed"; "budget" where the grant ended it; "aborted" where a round did.
+        report: the content of report.json.
+        model: the released parameters `[d] float32`.
+    """
+
+    directory: Path
+    status: Status
+    report: dict[str, Any]
+    model: torch.Tensor
+
+
+def run(
+    config: Config,
+    *,
+    out: Path = Path("runs"),
+    progress: Progress | None = None,
+    module: nn.Module | None = None,
+    loss: str | Loss | None = None,
+) -> RunResult:
+    """Train a meta-model as configured, and leave its proof in a new directory under `out`.
+
+    Args:
+        config: the settings.
+        out: folder of run directories; `out/latest` will point at the new one.
+        progress: told about stages and rounds; None is silent.
+        module: the caller's own network instead of `config.model`.
+        loss: the caller's own loss instead of the source's.
+
+    Raises:
+        ConfigError, DataError, PlanRefused: before anything is computed or charged.
+        LedgerError: the ledger cannot be used.
+        AuditError: the log cannot be written; the run stops where it is.
+    """
+    progress = progress or Silent()
+    progress.stage("reading data")
+    parts = assemble(config, module=module, loss=loss)
+    seed = config.not_private
+    randomness = Randomness(None if seed is None else seed.seed)
+    parties = found_parties(parts, randomness.stream("run")(32), randomness)
+    workspace = Workspace.create(
+        out, config.name, moment=datetime.now(UTC), suffix=os.urandom(3).hex()
+    )
+    budget = open_budget(
+        config, parts.plan, run_id=workspace.run_id, public=parts.source.info.public
+    )
+    (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
+    with _started_log(workspace, parts, parties, budget, randomness) as (log, vkey):
+        training = Training(parts, parties, budget, log, workspace, randomness, progress)
+        with (workspace.path / METRICS).open("w", encoding="utf-8") as metrics:
+            for record in training.rounds():
+                metrics.write(json.dumps(record) + "\n")
+                metrics.flush()
+                PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
+                progress.round_done(record)
+        progress.stage("scoring held-out clients")
+        found = training.report(vkey)
+        (workspace.path / MODEL).write_bytes(parts.learner.spec.save(training.model))
+        write_json(workspace.path / REPORT, found)
+        draw_curves(workspace.plots, training.records, found)
+        names = (CONFIG, METRICS, MODEL, REPORT)
+        log.append("report-exported", {"files": {n: _digest(workspace.path / n) for n in names}})
+        PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
+    workspace.point_latest()
+    return RunResult(workspace.path, training.status, found, training.model)
+
+
+class Training:
+    """The rounds of one run: stops before the first one that the grant does not afford.
+
+    Attributes:
+        status: how the run ended, or "completed" while it goes on.
+        records: one metrics line per round so far.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        parties: Parties,
+        budget: Budget,
+        log: AuditLog,
+        workspace: Workspace,
+        randomness: Randomness,
+        progress: Progress,
+    ) -> None:
+        self.status: Status = "completed"
+        self.records: list[dict[str, Any]] = []
+        self._parts = parts
+        self._budget = budget
+        self._log = log
+        self._randomness = randomness
+        self._progress = progress
+        self._notes: list[str] = []
+        self._seconds = 0.0
+        self._evaluation = Evaluation(
+            parts.source,
+            parts.held_out,
+            support=parts.source.info.k_support,
+            repeats=parts.config.evaluation.repeats,
+        )
+        self._personaliser = personaliser(parts, parts.config.learner.algorithm)
+        self._aggregator = Aggregator(
+            parties.setting,
+            identity=parties.aggregator,
+            model=parts.initial(),
+            optimiser=parts.optimiser,
+            ledger=budget.ledger,
+            population=budget.population,
+            log=log,
+            salts=randomness.stream("salts"),
+            keep_opening=workspace.keep_opening,
+        )
+        wire = parts.config.transport
+        self._transport = MemoryTransport(
+            parties.clients,
+            faults=RandomFaults(
+                drop=wire.drop,
+                delay=wire.delay,
+                duplicate=wire.duplicate,
+                tamper=wire.tamper,
+                generator=randomness.generator("faults").generator,
+            ),
+        )
+
+    @property
+    def model(self) -> torch.Tensor:
+        """The released parameters so far: `[d] float32`."""
+        return self._aggregator.released_model
+
+    def rounds(self) -> Iterator[dict[str, Any]]:
+        """Run the configured rounds; yields the metrics line of each as it ends."""
+        self._progress.stage("training")
+        planned = self._parts.config.training.rounds
+        for index in range(1, planned + 1):
+            if not self._aggregator.affords_a_round():
+                self._stop_for_budget(index)
+                return
+            began = time.monotonic()
+            try:
+                outcome = run_round(self._aggregator, self._transport, round_index=index, attempt=1)
+            except BudgetExceeded:  # another run spent the rest in the meantime
+                self._stop_for_budget(index)
+                return
+            seconds = time.monotonic() - began
+            self._seconds += seconds
+            record = self._record(outcome, seconds)
+            self.records.append(record)
+            yield record
+            if isinstance(outcome, Abort) and self._parts.config.training.on_abort == "stop":
+                self.status = "aborted"
+                self._notes.append(f"round {index} could not complete: {outcome.reason}")
+                return
+
+    def report(self, vkey: str) -> dict[str, Any]:
+        """The content of report.json."""
+        arms, not_run = closing_arms(self._parts, self._evaluation, self.model, self._randomness)
+        return closing_report(
+            self._parts,
+            status=self.status,
+            records=self.records,
+            notes=self._notes,
+            arms=arms,
+            not_run=not_run,
+            events=self._budget.ledger.events(self._budget.population),
+            granted=self._budget.epsilon,
+            population=self._budget.population,
+            traffic=self._transport.traffic,
+            seconds=self._seconds,
+            log=self._log,
+            vkey=vkey,
+            private=self._randomness.private,
+        )
+
+    def _stop_for_budget(self, index: int) -> None:
+        planned = self._parts.config.training.rounds
+        affordable = sum(record["status"] == "released" for record in self.records)
+        self.status = "budget"
+        self._notes.append(
+            f"the grant of epsilon {self._budget.epsilon:g} for {self._budget.population} afforded "
+            f"{affordable} of {planned} rounds; stopped before round {index}"
+        )
+
+    def _record(self, outcome: Release | Abort, seconds: float) -> dict[str, Any]:
+        record: dict[str, Any] = {"round": outcome.round, "seconds": round(seconds, 4)}
+        if isinstance(outcome, Abort):
+            record |= {"status": "aborted", "reason": outcome.reason, "charged": outcome.charged}
+        else:
+            record |= {
+                "status": "released",
+                "survivors": outcome.survivors,
+                "selected": outcome.selected,
+                "rejected": dict(outcome.rejected),
+                "epsilon": outcome.spend.worst,
+                "epsilon_by_adversary": {
+                    str(name): outcome.spend.adversaries[name].claimed for name in BUDGETED
+                },
+                "granted": self._budget.epsilon,
+            }
+        settings = self._parts.config.training
+        due = outcome.round in (1, settings.rounds) or outcome.round % settings.evaluate_every == 0
+        return record | self._score() if due and self._parts.held_out else record
+
+    def _score(self) -> dict[str, Any]:
+        learner, steps = self._personaliser, self._parts.config.evaluation.adapt_steps
+        adapted = self._evaluation.adapted(learner, self.model, steps=steps)
+        return {
+            "metric": self._evaluation.metric,
+            "unadapted": Interval.over(self._evaluation.unadapted(learner, self.model)).mean,
+            "adapted": Interval.over(adapted).mean,
+        }
+
+
+@contextmanager
+def _started_log(
+    workspace: Workspace,
+    parts: Parts,
+    parties: Parties,
+    budget: Budget,
+    randomness: Randomness,
+) -> Iterator[tuple[AuditLog, str]]:
+    """A log with its first entries, and its verifying key; pinned at once."""
+    seed = state.signing_seed(os.urandom)
+    signer = LogSigner.generate(f"secure-fedmeta/{workspace.run_id}", seed)
+    vkey = signer.verifier.vkey
+    setting = parties.setting
+    with AuditLog.create(workspace.audit, signer, clock=lambda: datetime.now(UTC)) as log:
+        log.append(
+            "genesis",
+            {
+                "run": setting.run.hex(),
+                "origin": signer.origin,
+                "config_digest": setting.config_digest.hex(),
+                "plan_digest": setting.plan.digest().hex(),
+                "plan": setting.plan.to_json(),
+                "roster_digest": setting.roster.digest.hex(),
+                "code_digest": code_digest().hex(),
+                "lock_digest": environment_digest().hex(),
+                "not_private": not randomness.private,
+                "product_version": __version__,
+                "unprotected": list(UNPROTECTED),
+            },
+        )
+        log.append(
+            "budget-granted",
+            {
+                "population": budget.population,
+                "unit": parts.plan.unit,
+                "epsilon": decimal(budget.epsilon),
+                "delta": decimal(budget.delta),
+                "approver": budget.approver,
+                "expires": budget.expires,
+            },
+        )
+        PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
+        yield log, vkey
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

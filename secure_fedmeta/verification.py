@@ -1,0 +1,86 @@
+"""Checking a run's log against what this user remembers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit.errors import AuditError, VerificationFailed
+from audit.pin import PinStore
+from audit.spend import SpendChecker
+from audit.verify import Verified, verify_log
+from secure_fedmeta import state
+from secure_fedmeta.errors import RunDirectoryError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a verification.
+
+    Attributes:
+        accepted: whether every check passed and somebody vouched for the key.
+        failure: what failed, or None.
+        entry: index of the first bad entry, where one is to blame.
+        verified: what holds, where the log itself is sound.
+    """
+
+    accepted: bool
+    failure: str | None
+    entry: int | None
+    verified: Verified | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain JSON."""
+        return {
+            "accepted": self.accepted,
+            "failure": self.failure,
+            "entry": self.entry,
+            "verified": None if self.verified is None else self.verified.to_json(),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The outcome in sentences."""
+        found = self.verified
+        if found is not None:
+            yield f"log:     {found.origin}, {found.size} entries, root {found.root.hex()}"
+            yield f"rounds:  {found.released} released, {found.aborted} aborted"
+            yield f"trust:   {found.trust}"
+            if found.not_private:
+                yield "warning: the run declares itself NOT PRIVATE (fixed seed)"
+            for limit in found.not_checked:
+                yield f"note:    {limit}"
+        yield "verified" if self.accepted else f"FAILED:  {self.failure}"
+
+
+def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinned: bool) -> Outcome:
+    """Verify the log of a run directory.
+
+    The key comes from `key`, else from the pin that the run left in the state directory. With
+    neither, the log may be consistent and still be anybody's: that is accepted only if `unpinned`.
+
+    Raises:
+        RunDirectoryError: there is no log to verify, or the pinned checkpoint cannot be read.
+    """
+    audit = directory / "audit"
+    if not (audit / "log.jsonl").is_file():
+        raise RunDirectoryError(f"{audit / 'log.jsonl'} does not exist: name a run directory")
+    try:
+        head = None if pinned is None else pinned.read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"{pinned} cannot be read: {error.strerror}") from error
+    try:
+        if key is None and not unpinned:
+            pin = PinStore(state.state_directory()).load(directory.resolve().name)
+            if pin is not None:
+                key, head = pin.vkey, head or pin.checkpoint
+        found = verify_log(audit, vkey=key, pinned=head, spend=SpendChecker())
+    except VerificationFailed as error:
+        return Outcome(False, str(error), error.index, None)
+    except AuditError as error:
+        return Outcome(False, str(error), None, None)
+    if found.trust == "none" and not unpinned:
+        reason = "no key: nobody vouches for this log; give --key, or accept it with --unpinned"
+        return Outcome(False, reason, None, found)
+    return Outcome(True, None, None, found)
