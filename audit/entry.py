@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -184,7 +184,7 @@ KINDS: Mapping[str, type[Body]] = {
 
 
 class _Envelope(_Strict):
-    v: Literal[1]
+    v: Annotated[int, Field(ge=1, le=1)]
     kind: Name
     run: Name
     index: Count

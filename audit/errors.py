@@ -46,9 +46,11 @@ class VerificationFailed(AuditError):
     """The log cannot be trusted.
 
     Attributes:
-        index: the first entry that cannot be trusted, counted from 0; the number of stored
-            entries when the first missing one is meant; None when the fault lies in the
-            checkpoint or the key and no entry can be named.
+        index: the first bad entry, counted from 0; the number of stored entries when the first
+            missing one is meant; None when the fault lies in the checkpoint or the key and no
+            entry can be named. Exact where the stored leaf hashes make the signed root; without
+            them, the first entry at which the log contradicts itself, or the first that no
+            verified root covers.
         reason: one sentence for people.
     """
 

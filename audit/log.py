@@ -185,6 +185,8 @@ class AuditLog:
 
     def _encode(self, kind: str, body: Mapping[str, Any]) -> bytes:
         genesis = self._replay.order.genesis
+        if genesis is None and kind != "genesis":
+            raise EntryRefused(f"the first entry is a genesis, not {kind}")
         run = body.get("run", "") if genesis is None else genesis.run
         return encode_entry(
             kind, body, index=self.size, prev=self._replay.tip, run=run, time=self._clock()

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import pytest
+
+from audit.canonical import decimal, dumps, sha256
+from audit.errors import EntryRefused, VerificationFailed
+from audit.log import AuditLog
+from audit.spend import ADVERSARIES, SpendChecker
+from audit.verify import Verified, verify_log
+from tests.audit import scenario
+from tests.audit.scenario import event, intent, release
+
+DELTA = 1e-5
+SHARES = {
+    "aggregator": 7,
+    "aggregator_and_colluders": 5,
+    "participants": 5,
+    "recipients": 7,
+    "broken_sum": 1,
+}
+NON_PRIVATE = {"kind": "non_private", "unit": "task", "relation": "add_remove", "reason": "test"}
+
+
+def oracle(rounds: int, shares: int, *, l2: int = 400, l1: int = 8000) -> float:
+    """The two formulas in 50-digit arithmetic, one order at a time."""
+    with mpmath.workdps(50):
+        mu = mpmath.mpf(160000) * shares
+        best = mpmath.inf
+        for a in range(2, 513):
+            tail = min(
+                ((2 * a - 1) * mpmath.mpf(l2) ** 2 + 6 * l1) / (4 * mu**2),
+                mpmath.mpf(3) * l1 / (2 * mu),
+            )
+            rdp = rounds * (a * mpmath.mpf(l2) ** 2 / (2 * mu) + tail)
+            log_delta = mpmath.log(mpmath.mpf(DELTA))
+            convert = mpmath.log(mpmath.mpf(a - 1) / a) - (log_delta + mpmath.log(a)) / (a - 1)
+            best = min(best, rdp + convert)
+        return float(max(best, 0))
+
+
+def figures(rounds: int, **changes: str) -> dict[str, dict[str, str]]:
+    spend = {
+        name: {"rdp": decimal(oracle(rounds, SHARES[name])), "gaussian_reference_rdp": "0.1"}
+        for name in ADVERSARIES
+    }
+    for name, value in changes.items():
+        spend[name]["rdp"] = value
+    return spend
+
+
+def verify(directory: Path) -> Verified:
+    vkey = scenario.signer().vkey
+    return verify_log(directory, vkey=vkey, pinned=None, spend=SpendChecker())
+
+
+def one_round(directory: Path, spend: Any, **intent_changes: Any) -> int:
+    """A log of one release with these figures; the index of the release."""
+    log = scenario.start(directory)
+    opened = log.append("round-intent", intent(1, **intent_changes)).digest.hex()
+    index = log.append("round-release", release(1, opened, spend=spend)).index
+    log.close()
+    return index
+
+
+def test_a_run_s_figures_are_recomputed(tmp_path: Path) -> None:
+    """Two releases and, between them, an opened round that released nothing but stays charged."""
+    log = scenario.start(tmp_path)
+    log.append("budget-granted", scenario.grant())
+    opened = log.append("round-intent", intent(1)).digest.hex()
+    log.append("round-release", release(1, opened, spend=figures(1)))
+    opened = log.append("round-intent", intent(2)).digest.hex()
+    log.append("round-abort", scenario.abort(2, intent=opened, charged=True))
+    log.append("round-abort", scenario.abort(2, 1))
+    log.append("round-abort", scenario.abort(2, 2, charged=True, event=event()))
+    opened = log.append("round-intent", intent(2, 3)).digest.hex()
+    log.append("round-release", release(2, opened, 3, spend=figures(4)))
+    log.close()
+    verified = verify(tmp_path)
+    assert (verified.released, verified.aborted) == (2, 3)
+    assert not any("spend" in text for text in verified.not_checked)
+
+
+def test_charges_of_earlier_runs_count(tmp_path: Path) -> None:
+    log = scenario.start(tmp_path)
+    prior = [{"event": event(), "count": 5}]
+    log.append("budget-granted", scenario.grant(prior=prior))
+    opened = log.append("round-intent", intent(1)).digest.hex()
+    log.append("round-release", release(1, opened, spend=figures(6)))
+    log.close()
+    assert verify(tmp_path).released == 1
+
+
+@pytest.mark.parametrize("name", ADVERSARIES)
+@pytest.mark.parametrize("error", [-1e-6, -0.5, 1e-4, 3.0])
+def test_a_figure_too_small_or_too_large_is_refused(
+    tmp_path: Path, name: str, error: float
+) -> None:
+    wrong = decimal(oracle(1, SHARES[name]) + error)
+    index = one_round(tmp_path, figures(1, **{name: wrong}))
+    with pytest.raises(VerificationFailed, match=name) as caught:
+        verify(tmp_path)
+    assert caught.value.index == index
+
+
+@pytest.mark.parametrize("error", [-1e-12, 1e-12, 5e-7])
+def test_the_order_of_additions_makes_no_difference(tmp_path: Path, error: float) -> None:
+    one_round(tmp_path, figures(1, aggregator=decimal(oracle(1, 7) + error)))
+    assert verify(tmp_path).released == 1
+
+
+def test_bugs_of_other_accountants_are_caught(tmp_path: Path) -> None:
+    """Noise sized for invited clients; an accountant started afresh each round."""
+    invited = decimal(oracle(1, 8))
+    one_round(tmp_path / "invited", figures(1, aggregator=invited))
+    log = scenario.start(tmp_path / "afresh")
+    for round_ in (1, 2):
+        opened = log.append("round-intent", intent(round_)).digest.hex()
+        log.append("round-release", release(round_, opened, spend=figures(1)))
+    log.close()
+    for directory, index in (("invited", 2), ("afresh", 4)):
+        with pytest.raises(VerificationFailed, match="states epsilon") as caught:
+            verify(tmp_path / directory)
+        assert caught.value.index == index
+
+
+def test_every_adversary_must_have_its_figure(tmp_path: Path) -> None:
+    fewer = {name: figure for name, figure in figures(1).items() if name != "broken_sum"}
+    unnamed = {**figures(1), "somebody": {"rdp": "1.0"}}
+    other = {**figures(1), "aggregator": {"prv": "1.0"}}
+    for number, spend in enumerate((fewer, unnamed, other, {})):
+        one_round(tmp_path / str(number), spend)
+        with pytest.raises(VerificationFailed) as caught:
+            verify(tmp_path / str(number))
+        assert caught.value.index == 2
+
+
+def test_a_round_without_privacy_costs_infinity(tmp_path: Path) -> None:
+    infinite = {name: {"rdp": "inf"} for name in ADVERSARIES}
+    one_round(tmp_path / "right", infinite, event=NON_PRIVATE)
+    assert verify(tmp_path / "right").released == 1
+    one_round(tmp_path / "wrong", figures(1), event=NON_PRIVATE)
+    one_round(tmp_path / "other way", infinite)
+    for name in ("wrong", "other way"):
+        with pytest.raises(VerificationFailed, match="states epsilon"):
+            verify(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kind": "laplace"}, "is not known"),
+        ({"unit": 3}, "unit and relation"),
+        ({"relation": None}, "unit and relation"),
+        ({"rate": "0.5"}, "only 1.0"),
+        ({"rate": 1}, "only 1.0"),
+        ({"extra": 1}, "extra"),
+        ({"l1": 7999}, "below what l2"),
+        ({"l1": "8000"}, "out of range"),
+        ({"max_colluders": 7}, "7 colluders"),
+        ({"max_colluders": -1}, "out of range"),
+        ({"clients": 6}, "6 in all"),
+        ({"dimension": 0}, "out of range"),
+        ({"l2": 399, "l1": 8000}, "plan has 400"),
+        ({"share_variance": "160001.0"}, "plan has"),
+        ({"share_variance": "-1.0"}, "sane"),
+        ({"share_variance": "1e-200"}, "sane"),
+        ({"share_variance": 160000}, "sane"),
+        ({"share_variance": "much"}, "not a decimal"),
+    ],
+)
+def test_a_strange_event_is_refused_at_its_intent(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    one_round(tmp_path, figures(1), event=event(**changes))
+    with pytest.raises(VerificationFailed, match=why) as caught:
+        verify(tmp_path)
+    assert caught.value.index == 1
+
+
+def test_relations_are_never_composed(tmp_path: Path) -> None:
+    log = scenario.start(tmp_path)
+    log.append("round-abort", scenario.abort(1, charged=True, event=event()))
+    other = event(relation="replace_one")
+    log.append("round-abort", scenario.abort(2, charged=True, event=other))
+    log.close()
+    with pytest.raises(VerificationFailed, match="do not compose") as caught:
+        verify(tmp_path)
+    assert caught.value.index == 2
+
+
+def test_a_charge_beyond_the_grant_is_refused_at_its_intent(tmp_path: Path) -> None:
+    """The worst budgeted adversary has five shares against it; a broken sum is not budgeted."""
+    affordable = oracle(2, 5) * 1.001
+    assert affordable < oracle(1, 1)
+    log = scenario.start(tmp_path)
+    log.append("budget-granted", scenario.grant(epsilon=decimal(affordable)))
+    for round_ in (1, 2, 3):
+        opened = log.append("round-intent", intent(round_)).digest.hex()
+        log.append("round-release", release(round_, opened, spend=figures(round_)))
+    log.close()
+    with pytest.raises(VerificationFailed, match="exceeds granted") as caught:
+        verify(tmp_path)
+    assert caught.value.index == 6
+
+
+@pytest.mark.parametrize("delta", ["0.0", "1.0", "x", 1, None])
+def test_a_plan_without_a_proper_delta_cannot_be_checked(tmp_path: Path, delta: Any) -> None:
+    plan = {**scenario.PLAN, "delta": delta}
+    log = AuditLog.create(tmp_path, scenario.signer(), clock=scenario.clock)
+    log.append("genesis", scenario.genesis(plan=plan, plan_digest=sha256(dumps(plan)).hex()))
+    log.close()
+    with pytest.raises(VerificationFailed) as caught:
+        verify(tmp_path)
+    assert caught.value.index == 0
+
+
+def test_nothing_costs_nothing_and_a_delta_is_needed() -> None:
+    checker = SpendChecker()
+    assert checker.epsilon("aggregator", DELTA) == 0.0
+    for delta in (0.0, 1.0, math.nan):
+        with pytest.raises(EntryRefused, match="delta"):
+            checker.epsilon("aggregator", delta)
