@@ -17,6 +17,7 @@ from tests.crypto.harness import (
     identity,
     make_terms,
     make_vectors,
+    resign,
     seeded,
     total,
 )
@@ -301,6 +302,15 @@ def test_identities_must_be_those_of_the_roster(name: str) -> None:
                 vector=lambda: np.zeros(5),
                 rand=seeded(0),
             )
+
+
+def test_invitations_hold_nothing(name: str) -> None:
+    terms = make_terms(3)
+    run = Run(name, terms, make_vectors(terms))
+    request = run.aggregator.begin().messages[1]
+    with pytest.raises(MessageRefused, match="not empty"):
+        run.clients[1].step(resign(request, b"x"))
+    run.clients[1].step(request)
 
 
 def test_capabilities_are_plain_values(name: str) -> None:

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.envelope import Heading, Step, seal
 from crypto.errors import MessageRefused
 from crypto.keys import Identity, Member, Rand, Roster
 from crypto.ring import Ring
@@ -171,3 +172,26 @@ class Run:
 def another(terms: Terms, **changes: object) -> Terms:
     """The same terms with some fields changed."""
     return replace(terms, **changes)
+
+
+def context_of(message: bytes) -> bytes:
+    """The context that a message was signed under (bytes 10 to 42 of an envelope)."""
+    return message[10:42]
+
+
+def payload_of(message: bytes) -> bytes:
+    """The payload of an envelope, unchecked."""
+    return message[46:-64]
+
+
+def resign(
+    message: bytes, payload: bytes, *, signer: int | None = None, context: bytes | None = None
+) -> bytes:
+    """A message like this one with another payload, validly signed: what an insider can send."""
+    heading = Heading(
+        Step(message[1]),
+        int.from_bytes(message[2:6], "little"),
+        int.from_bytes(message[6:10], "little"),
+        context_of(message) if context is None else context,
+    )
+    return seal(identity(heading.sender if signer is None else signer), heading, payload)

@@ -94,6 +94,14 @@ def test_rings_outside_2_to_62_bits_are_refused(bits: object) -> None:
         Ring(bits)
 
 
+def test_overflow_is_refused_just_outside_the_ring() -> None:
+    ring = Ring(8)
+    ring.encode(np.array([127, -128], dtype=np.int64))
+    for value in (128, -129):
+        with pytest.raises(RingRefused, match=r"outside \[-128, 127\]"):
+            ring.encode(np.array([value], dtype=np.int64))
+
+
 def test_overflow_is_refused_at_encode_and_the_value_stays_private() -> None:
     ring = Ring(8)
     for value in (1280, -1290, 2**62, -(2**63), 2**63 - 1):

@@ -1,0 +1,456 @@
+"""Double masking: what a client refuses, what a bad share does, what an abort reveals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import crypto.masking_client
+from crypto.errors import MessageRefused, OutOfOrder, SumAborted, TermsRefused
+from crypto.masking_keys import Advert, ClientSecrets
+from crypto.masking_messages import (
+    Kind,
+    UnmaskRequest,
+    decode_bundle,
+    decode_delivery,
+    decode_unmask_answer,
+    encode_bundle,
+    encode_delivery,
+)
+from crypto.secure_sum import SECURE_SUMS, Outgoing
+from tests.crypto.harness import (
+    INTENT,
+    Run,
+    another,
+    context_of,
+    make_terms,
+    make_vectors,
+    payload_of,
+    resign,
+    total,
+)
+
+ADVERTISE, SHARE, MASKED, UNMASK = range(4)
+
+
+def masking(clients: int = 5, **changes: object) -> Run:
+    terms = make_terms(clients, **changes)
+    return Run("masking", terms, make_vectors(terms))
+
+
+def requests_of(run: Run, step: int) -> dict[int, bytes]:
+    """Drive honestly until the aggregator's requests of a step are out."""
+    out = run.aggregator.begin()
+    for _ in range(step):
+        for k, request in out.messages.items():
+            run.aggregator.receive(k, run.clients[k].step(request))
+        out = run.aggregator.advance()
+        if not isinstance(out, Outgoing):
+            out = run.aggregator.authorise(INTENT)
+    return dict(out.messages)
+
+
+def refuses(run: Run, client: int, message: bytes, match: str, sender: int = 0) -> None:
+    """The client refuses the message by name."""
+    with pytest.raises(MessageRefused, match=match) as caught:
+        run.clients[client].step(message)
+    assert caught.value.sender == sender
+
+
+# --- what a client refuses ----------------------------------------------------------------------
+
+
+def test_terms_are_never_taken_from_the_aggregator() -> None:
+    run = masking(5)
+    for changes in (
+        {"threshold": 4, "min_survivors": 4},
+        {"min_survivors": 5},
+        {"max_colluders": 0, "length": 6},
+        {"cohort": (1, 2, 3, 4)},
+        {"round": 1},
+        {"attempt": 1},
+    ):
+        terms = another(run.terms, **changes)
+        other = Run("masking", terms, make_vectors(terms))
+        refuses(run, 1, other.aggregator.begin().messages[1], "another round, attempt, terms")
+
+
+def test_another_model_is_refused_before_any_share_is_opened() -> None:
+    run = masking(5)
+    other = another(run.terms, model_digest=b"m" * 32)
+    strayed = Run("masking", other, make_vectors(other))
+    out = run.aggregator.begin()
+    for k, request in out.messages.items():
+        client = (strayed if k == 2 else run).clients[k]
+        run.aggregator.receive(k, client.step(request))
+    out = run.aggregator.advance()
+    answer = strayed.clients[2].step(out.messages[2])
+    with pytest.raises(MessageRefused, match="view") as caught:
+        run.aggregator.receive(2, answer)
+    assert caught.value.sender == 2
+
+
+def test_invitation_holds_nothing() -> None:
+    run = masking()
+    request = requests_of(run, ADVERTISE)[1]
+    refuses(run, 1, resign(request, b"x"), "not empty")
+    run.clients[1].step(request)
+
+
+def test_adverts_are_checked_against_the_roster() -> None:
+    """Key swap: the aggregator shows client 1 a key of its own in the place of client 2's."""
+    run = masking()
+    request = requests_of(run, SHARE)[1]
+    adverts = decode_bundle(payload_of(request))
+    swapped = bytearray(adverts[2])
+    swapped[46:78] = payload_of(adverts[3])[:32]
+    for forged in (
+        bytes(swapped),
+        resign(adverts[2], bytes(swapped[46:-64]), signer=0),
+        resign(adverts[2], bytes(swapped[46:-64]), signer=3),
+        adverts[2][:-64] + bytes(64),
+    ):
+        changed = encode_bundle({**adverts, 2: forged})
+        refuses(run, 1, resign(request, changed), "signature does not verify", sender=2)
+    changed = encode_bundle({**adverts, 2: adverts[3]})
+    refuses(run, 1, resign(request, changed), "another sender", sender=2)
+    run.clients[1].step(request)
+
+
+def test_adverts_of_another_round_are_refused() -> None:
+    run, old = masking(), masking(round_number=9)
+    request = requests_of(run, SHARE)[1]
+    replayed = decode_bundle(payload_of(requests_of(old, SHARE)[1]))[2]
+    changed = encode_bundle({**decode_bundle(payload_of(request)), 2: replayed})
+    refuses(run, 1, resign(request, changed), "another round", sender=2)
+
+
+def test_adverts_must_hold_the_own_one_enough_and_no_stranger() -> None:
+    run = masking(9, cohort=(1, 2, 3, 4, 5))
+    request = requests_of(run, SHARE)[1]
+    adverts = decode_bundle(payload_of(request))
+    without = {k: advert for k, advert in adverts.items() if k != 1}
+    refuses(run, 1, resign(request, encode_bundle(without)), "own advert")
+    few = {k: adverts[k] for k in (1, 2)}
+    refuses(run, 1, resign(request, encode_bundle(few)), "2 adverts; allowed: 3 or more")
+    stranger = {**adverts, 9: adverts[2]}
+    refuses(run, 1, resign(request, encode_bundle(stranger)), "outside the cohort")
+    # The key pair of client 1 in another attempt with the same terms is not its own advert now.
+    again = Run("masking", run.terms, run.vectors, seed="again")
+    other = decode_bundle(payload_of(requests_of(again, SHARE)[1]))[1]
+    refuses(run, 1, resign(request, encode_bundle({**adverts, 1: other})), "own advert")
+    run.clients[1].step(resign(request, encode_bundle(adverts)))
+
+
+def test_min_survivors_counts_from_the_first_step() -> None:
+    run = masking(5, min_survivors=4)
+    request = requests_of(run, SHARE)[1]
+    few = {k: v for k, v in decode_bundle(payload_of(request)).items() if k < 4}
+    refuses(run, 1, resign(request, encode_bundle(few)), "3 adverts; allowed: 4 or more")
+
+
+def test_keys_of_small_order_are_refused_by_name() -> None:
+    """By the aggregator, so that the others go on; and by a client if it lets them through."""
+    for field in (0, 32):
+        run = masking()
+        out = run.aggregator.begin()
+        answers = {k: run.clients[k].step(request) for k, request in out.messages.items()}
+        weak = bytearray(payload_of(answers[2]))
+        weak[field : field + 32] = bytes(32)
+        with pytest.raises(MessageRefused, match="no shared secret") as caught:
+            run.aggregator.receive(2, resign(answers[2], bytes(weak)))
+        assert (caught.value.sender, caught.value.step) == (2, "advertise")
+        for k, answer in answers.items():
+            run.aggregator.receive(k, answer)
+        request = run.aggregator.advance().messages[1]
+        adverts = decode_bundle(payload_of(request))
+        let_through = encode_bundle({**adverts, 2: resign(answers[2], bytes(weak))})
+        if field == 32:
+            refuses(run, 1, resign(request, let_through), "no shared secret", sender=2)
+
+
+def test_mask_key_of_small_order_is_refused_before_the_vector_is_touched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("crypto.masking_aggregator.check_agreement_key", lambda _: None)
+
+    class WeakSecrets(ClientSecrets):
+        def advert(self, ctx1: bytes, index: int) -> Advert:
+            return replace(super().advert(ctx1, index), mask=bytes(32))
+
+    asked: list[int] = []
+    run = masking()
+    insider = run.clients[2]._secrets
+    run.clients[2]._secrets = WeakSecrets(insider.mask_secret, insider.self_seed, insider.channel)
+    for k in (1, 3, 4, 5):
+        run.clients[k]._vector = lambda k=k: asked.append(k)
+    with pytest.raises(SumAborted):
+        run.drive()
+    assert len(run.refused) == 4
+    assert {(r.sender, r.step, r.reason) for r in run.refused} == {
+        (2, "advertise", "X25519 public key gives no shared secret")
+    }
+    assert not asked
+
+
+def test_deliveries_that_break_the_rules_are_refused() -> None:
+    run = masking(6)
+    request = requests_of(run, MASKED)[1]
+    everybody, envelopes = decode_delivery(payload_of(request))
+    assert everybody == (1, 2, 3, 4, 5, 6)
+
+    def changed(members: tuple[int, ...], held: dict[int, bytes]) -> bytes:
+        return resign(request, encode_delivery(members, held))
+
+    withheld = {k: v for k, v in envelopes.items() if k != 6}
+    refuses(run, 1, changed(everybody, withheld), "are missing, or of others")
+    refuses(run, 1, changed(everybody[:-1], envelopes), "are missing, or of others")
+    refuses(run, 1, changed(everybody[1:], envelopes), "not among those")
+    refuses(run, 1, changed((*everybody, 7), envelopes), "did not advertise")
+    few = {k: envelopes[k] for k in (2, 3)}
+    refuses(run, 1, changed((1, 2, 3), few), "3 members of U2; allowed: 4 or more")
+    refuses(run, 1, changed(everybody, {**envelopes, 2: envelopes[3]}), "another sender", sender=2)
+    mine = decode_delivery(payload_of(requests_of(masking(6), MASKED)[3]))[1]
+    refuses(run, 1, changed(everybody, {**envelopes, 2: mine[2]}), "another recipient", sender=2)
+    run.clients[1].step(request)
+
+
+def test_shares_that_do_not_open_are_refused_by_the_name_of_the_dealer() -> None:
+    run = masking()
+    request = requests_of(run, MASKED)[1]
+    members, envelopes = decode_delivery(payload_of(request))
+    sealed = payload_of(envelopes[2])
+    for wrong in (sealed[:-1] + bytes([sealed[-1] ^ 1]), sealed[:-1], sealed + b"\0", b""):
+        forged = {**envelopes, 2: resign(envelopes[2], wrong)}
+        message = resign(request, encode_delivery(members, forged))
+        refuses(run, 1, message, "sealed shares do not open", sender=2)
+    run.clients[1].step(request)
+
+
+def test_shares_under_another_view_of_the_adverts_are_refused() -> None:
+    """Split views of U1 have two contexts: their shares never mix."""
+    run = masking()
+    request = requests_of(run, SHARE)
+    adverts = decode_bundle(payload_of(request[1]))
+    narrow = {k: adverts[k] for k in (1, 2, 3, 4)}
+    answers = {
+        1: run.clients[1].step(resign(request[1], encode_bundle(narrow))),
+        2: run.clients[2].step(request[2]),
+    }
+    assert context_of(answers[1]) != context_of(answers[2])
+    with pytest.raises(MessageRefused, match="view"):
+        run.aggregator.receive(1, answers[1])
+    run.aggregator.receive(2, answers[2])
+
+
+@pytest.mark.parametrize(
+    ("survivors", "dropped", "match"),
+    [
+        ((1, 2, 3, 4), (4, 5), "both shares of one client"),
+        ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5), "both shares of one client"),
+        ((1, 2, 3, 4), (), "together are not U2"),
+        ((1, 2, 3, 4, 5), (6,), "together are not U2"),
+        ((1, 2, 3, 4, 5, 6), (), "together are not U2"),
+        ((2, 3, 4, 5), (1,), "not among the survivors"),
+        ((1, 2), (3, 4, 5), "2 survivors; allowed: 3 or more"),
+        ((), (1, 2, 3, 4, 5), "not among the survivors"),
+    ],
+)
+def test_unmask_requests_that_break_the_rules_are_refused(
+    survivors: tuple[int, ...], dropped: tuple[int, ...], match: str
+) -> None:
+    run = masking(6, cohort=(1, 2, 3, 4, 5))
+    request = requests_of(run, UNMASK)[1]
+    wrong = UnmaskRequest(INTENT, survivors, dropped).encode()
+    refuses(run, 1, resign(request, wrong), match)
+    answer = run.clients[1].step(request)
+    asked = UnmaskRequest.decode(payload_of(request))
+    assert decode_unmask_answer(payload_of(answer), asked).keys() == {1, 2, 3, 4, 5}
+    with pytest.raises(OutOfOrder):
+        run.clients[1].step(request)
+
+
+def test_min_survivors_above_the_threshold_is_what_a_client_asks_for() -> None:
+    run = masking(5, min_survivors=5)
+    request = requests_of(run, UNMASK)[1]
+    wrong = UnmaskRequest(INTENT, (1, 2, 3, 4), (5,)).encode()
+    refuses(run, 1, resign(request, wrong), "4 survivors; allowed: 5 or more")
+
+
+def test_every_request_to_unmask_is_bound_to_the_intent() -> None:
+    run = masking()
+    request = UnmaskRequest.decode(payload_of(requests_of(run, UNMASK)[1]))
+    assert request.intent == INTENT
+    assert request == UnmaskRequest(INTENT, (1, 2, 3, 4, 5), ())
+    assert UnmaskRequest(bytes(32), (1, 2, 3, 4, 5), ()).digest != request.digest
+
+
+def test_a_vector_that_fails_ends_the_client() -> None:
+    run = masking()
+    requests = requests_of(run, MASKED)
+    asked = 0
+
+    def broken() -> np.ndarray:
+        nonlocal asked
+        asked += 1
+        raise ValueError("no data")
+
+    run.clients[1]._vector = broken
+    with pytest.raises(ValueError, match="no data"):
+        run.clients[1].step(requests[1])
+    with pytest.raises(OutOfOrder):
+        run.clients[1].step(requests[1])
+    assert asked == 1
+
+
+# --- what the aggregator refuses from an insider ------------------------------------------------
+
+
+def test_envelopes_of_an_insider_must_be_for_all_that_advertised_and_signed() -> None:
+    run = masking()
+    out = requests_of(run, SHARE)
+    answer = run.clients[1].step(out[1])
+    envelopes = decode_bundle(payload_of(answer))
+    for wrong, match in (
+        ({k: v for k, v in envelopes.items() if k != 2}, "other clients"),
+        ({**envelopes, 1: envelopes[2]}, "other clients"),
+        ({**envelopes, 2: envelopes[3]}, "another recipient"),
+        ({**envelopes, 2: envelopes[2][:-64] + bytes(64)}, "signature"),
+    ):
+        with pytest.raises(MessageRefused, match=match) as caught:
+            run.aggregator.receive(1, resign(answer, encode_bundle(wrong)))
+        assert (caught.value.sender, caught.value.step) == (1, "share")
+    run.aggregator.receive(1, answer)
+
+
+def test_masks_over_another_set_are_refused() -> None:
+    run = masking()
+    requests = requests_of(run, MASKED)
+    members, envelopes = decode_delivery(payload_of(requests[1]))
+    narrow = {k: v for k, v in envelopes.items() if k != 5}
+    message = resign(requests[1], encode_delivery(members[:-1], narrow))
+    answer = run.clients[1].step(message)
+    with pytest.raises(MessageRefused, match="other clients than U2"):
+        run.aggregator.receive(1, answer)
+    assert 1 in run.aggregator.expecting
+
+
+def test_uploads_of_another_length_are_refused_and_not_added() -> None:
+    run = masking()
+
+    def forge(step: int, client: int, answer: bytes) -> bytes:
+        if step == MASKED and client == 2:
+            for wrong in (payload_of(answer)[:-1], payload_of(answer) + b"\0", b"x"):
+                with pytest.raises(MessageRefused):
+                    run.aggregator.receive(2, resign(answer, wrong))
+        return answer
+
+    done = run.drive(forge=forge)
+    np.testing.assert_array_equal(done.total, total(run.terms, run.vectors, run.terms.cohort))
+
+
+@pytest.mark.parametrize("gone", [{}, {5: MASKED}])
+@pytest.mark.parametrize("liars", [(1,), (1, 2), (3, 4)])
+def test_wrong_shares_never_give_a_wrong_sum(gone: dict[int, int], liars: tuple[int, ...]) -> None:
+    """Up to the number that leaves a threshold of honest answers: the sum; above: an abort."""
+    run = masking(5)
+
+    def forge(step: int, client: int, answer: bytes) -> bytes:
+        if step != UNMASK or client not in liars:
+            return answer
+        payload = bytearray(payload_of(answer))
+        for k in range(32 + 5, len(payload), 37):
+            # In two bytes with other ratios, so that two liars cannot cancel each other out.
+            payload[k] ^= 1
+            payload[k + 1] ^= client
+        return resign(answer, bytes(payload))
+
+    honest = 5 - len(gone) - len(liars)
+    if honest >= run.terms.threshold:
+        done = run.drive(gone, forge=forge)
+        np.testing.assert_array_equal(
+            done.total, total(run.terms, run.vectors, set(run.terms.cohort) - gone.keys())
+        )
+    else:
+        with pytest.raises(SumAborted, match="do not give back"):
+            run.drive(gone, forge=forge)
+        with pytest.raises(OutOfOrder):
+            run.aggregator.advance()
+
+
+def test_a_dealer_of_wrong_shares_is_named_when_its_mask_cannot_be_taken_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = masking(5)
+    real = crypto.masking_client.split
+    calls = Counter()
+
+    def crooked(secret: bytes, **options: object) -> tuple[bytes, ...]:
+        calls[len(calls)] += 1
+        dealt = real(secret, **options)
+        return tuple(bytes(32) for _ in dealt) if len(calls) == 3 else dealt
+
+    monkeypatch.setattr(crypto.masking_client, "split", crooked)
+    with pytest.raises(SumAborted, match="pair masks of client 2"):
+        run.drive({2: MASKED})
+
+
+def test_answers_to_another_request_are_refused() -> None:
+    run = masking(5)
+    requests = requests_of(run, UNMASK)
+    other = UnmaskRequest(bytes(32), (1, 2, 3, 4, 5), ()).encode()
+    answer = run.clients[1].step(resign(requests[1], other))
+    with pytest.raises(MessageRefused, match="answers another request"):
+        run.aggregator.receive(1, answer)
+    answer = run.clients[2].step(requests[2])
+    payload = bytearray(payload_of(answer))
+    payload[36] = Kind.MASK_SECRET
+    with pytest.raises(MessageRefused, match="other shares than those asked for"):
+        run.aggregator.receive(2, resign(answer, bytes(payload)))
+
+
+# --- thresholds ---------------------------------------------------------------------------------
+
+
+def revealed(run: Run) -> Counter[tuple[int, Kind]]:
+    """How many shares of each secret the answers of the last step hold."""
+    count: Counter[tuple[int, Kind]] = Counter()
+    if len(run.answers) <= UNMASK:
+        return count
+    for k, answer in run.answers[UNMASK].items():
+        request = UnmaskRequest.decode(payload_of(run.requests[UNMASK][k]))
+        shares = decode_unmask_answer(payload_of(answer), request)
+        count.update((j, request.kinds()[j]) for j in shares)
+    return count
+
+
+@given(data=st.data())
+def test_outside_the_thresholds_it_aborts_with_nothing_revealed(data: st.DataObject) -> None:
+    clients = data.draw(st.integers(3, 6))
+    run = masking(clients, max_colluders=data.draw(st.integers(0, 1)) if clients > 4 else 0)
+    threshold = run.terms.threshold
+    step = data.draw(st.integers(ADVERTISE, UNMASK), label="step at which too many are lost")
+    lost = data.draw(
+        st.sets(
+            st.sampled_from(run.terms.cohort),
+            min_size=clients - threshold + 1,
+            max_size=clients,
+        )
+    )
+    with pytest.raises(SumAborted, match="needed"):
+        run.drive(dict.fromkeys(lost, step))
+    assert len(run.answers) == step + 1
+    assert all(count < threshold for count in revealed(run).values())
+    with pytest.raises(OutOfOrder):
+        run.aggregator.authorise(INTENT)
+
+
+def test_cohorts_beyond_the_complete_graph_are_refused() -> None:
+    SECURE_SUMS["masking"].check(make_terms(255))
+    with pytest.raises(TermsRefused, match="allowed: up to 255"):
+        SECURE_SUMS["masking"].check(make_terms(256))
