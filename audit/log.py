@@ -7,7 +7,8 @@ and then it lets a verifier say exactly which entry was changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ class AuditLog:
         self._replay = replay
         self._bytes = 0
         self._head = b""
-        self._failed = False
+        self._stopped = False
 
     @classmethod
     def create(
@@ -75,7 +76,9 @@ class AuditLog:
             if store.read(CHECKPOINT) is not None or store.read(LOG):
                 raise AuditError(f"{directory} holds a log already; open it")
             log = cls(store, signer, clock, Replay(signer.origin))
-            log._write(log._start)
+            with log._durably():
+                store.replace(LOG, b"")
+                log._sign_head()
         except BaseException:
             store.close()
             raise
@@ -133,10 +136,15 @@ class AuditLog:
                 opened again.
             LogCorrupt: the stored log is not as this writer left it.
         """
-        if self._failed:
-            raise WriteFailed("this writer has failed before; open the log again")
-        entry = self._replay.take(self._encode(kind, body))
-        self._write(lambda: self._store_entry(entry))
+        if self._stopped:
+            raise WriteFailed("this writer is closed or has failed before; open the log again")
+        raw = self._encode(kind, body)
+        with self._durably():
+            entry = self._replay.take(raw)
+            self._store.append(LOG, self._bytes, raw + b"\n")
+            self._bytes += len(raw) + 1
+            self._store.append_lazily(LEAVES, 32 * entry.index, self._replay.leaves[-1])
+            self._sign_head()
         return Appended(entry.index, entry.digest, self._head)
 
     @property
@@ -169,7 +177,7 @@ class AuditLog:
 
     def close(self) -> None:
         """Give up the lock. Nothing is pending: every append was durable."""
-        self._failed = True
+        self._stopped = True
         self._store.close()
 
     def __enter__(self) -> AuditLog:
@@ -192,27 +200,21 @@ class AuditLog:
             kind, body, index=self.size, prev=self._replay.tip, run=run, time=self._clock()
         )
 
-    def _write(self, action: Callable[[], object]) -> None:
-        """Run a durable step; after a failure this writer writes no more."""
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        """A step that is durable in full, or after which this writer writes no more.
+
+        Only a refused entry, which changes nothing, lets it go on.
+        """
+        self._stopped = True
         try:
-            action()
-        except OSError as error:
-            self._failed = True
-            raise WriteFailed(f"the log is not durable: {error}") from error
-        except BaseException:
-            self._failed = True
+            yield
+        except EntryRefused:
+            self._stopped = False
             raise
-
-    def _start(self) -> None:
-        self._store.replace(LOG, b"")
-        self._sign_head()
-
-    def _store_entry(self, entry: Entry) -> None:
-        line = entry.raw + b"\n"
-        self._store.append(LOG, self._bytes, line)
-        self._bytes += len(line)
-        self._store.append_lazily(LEAVES, 32 * entry.index, self._replay.leaves[-1])
-        self._sign_head()
+        except OSError as error:
+            raise WriteFailed(f"the log is not durable: {error}") from error
+        self._stopped = False
 
     def _sign_head(self) -> None:
         """Sign what is durable. Heads of one writer only ever grow, so no two contradict."""
@@ -242,7 +244,8 @@ class AuditLog:
         self._recover(lines[head.size :], torn)
         leaves = b"".join(self._replay.leaves)
         if self._store.read(LEAVES) != leaves:
-            self._write(lambda: self._store.replace(LEAVES, leaves))
+            with self._durably():
+                self._store.replace(LEAVES, leaves)
 
     def _open_note(self, note: bytes) -> Checkpoint:
         try:
@@ -281,9 +284,10 @@ class AuditLog:
             )
             kept += record.raw + b"\n"
         signed = (self._store.read(LOG) or b"")[: self._bytes]
-        self._write(lambda: self._store.replace(LOG, signed + kept))
-        self._bytes += len(kept)
-        self._write(self._sign_head)
+        with self._durably():
+            self._store.replace(LOG, signed + kept)
+            self._bytes += len(kept)
+            self._sign_head()
 
 
 def _is_whole(raw: bytes) -> bool:

@@ -207,7 +207,9 @@ def _replay(
     if anchor is not None and anchor.size <= head.size and not anchored:
         raise VerificationFailed(0, "the history was rewritten: the pinned head has another root")
     if len(lines) > head.size:
-        raise VerificationFailed(head.size, "is not covered by the signed head")
+        raise VerificationFailed(
+            head.size, "is not covered by the signed head (its writer runs, or was cut off)"
+        )
     return replay
 
 

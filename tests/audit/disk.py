@@ -29,7 +29,7 @@ class SimulatedDisk:
 
     `cut_at` stops the machine during call number n (from 1), after the call changed what is in
     memory and before it made anything durable. `fail_at` has call n raise ENOSPC after half of
-    what it had to write.
+    what it had to write. `heads` collects every head that was ever handed to the disk, lost or not.
     """
 
     names: dict[str, Inode] = field(default_factory=dict)
@@ -38,6 +38,7 @@ class SimulatedDisk:
     fail_at: int | None = None
     error: int = errno.ENOSPC
     calls: int = 0
+    heads: list[bytes] = field(default_factory=list)
 
     def read(self, name: str) -> bytes | None:
         inode = self.names.get(name)
@@ -50,6 +51,8 @@ class SimulatedDisk:
         self._write(inode, inode.content, data)
 
     def write(self, name: str, data: bytes) -> None:
+        if name.startswith("checkpoint"):
+            self.heads.append(data)
         self._write(self.names.setdefault(name, Inode()), b"", data)
 
     def sync(self, name: str) -> None:
@@ -80,7 +83,7 @@ class SimulatedDisk:
             }[content]
             fresh[id(inode)] = Inode(left, left)
         after = {name: fresh[id(inode)] for name, inode in kept.items()}
-        return SimulatedDisk(names=after, durable_names=dict(after))
+        return SimulatedDisk(names=after, durable_names=dict(after), heads=list(self.heads))
 
     def export(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

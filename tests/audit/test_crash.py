@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from audit.entry import decode_entry
 from audit.errors import WriteFailed
 from audit.log import AuditLog
+from audit.merkle import leaf_hash, root_of
 from audit.replay import split_lines
 from audit.verify import verify_log
 from tests.audit import scenario
@@ -59,7 +60,7 @@ def stored_entries(disk: SimulatedDisk) -> list[Any]:
 
 
 def check_recovered(disk: SimulatedDisk, acknowledged: list[bytes], directory: Path) -> None:
-    """All acknowledged entries are there, first; at most one more; the log goes on; it verifies."""
+    """Every acknowledged entry is there, in its place, and at most one more; it goes on."""
     log = open_or_create(disk)
     entries = [entry for entry in stored_entries(disk) if entry.kind != "recovered"]
     assert [entry.digest for entry in entries[: len(acknowledged)]] == acknowledged
@@ -71,6 +72,10 @@ def check_recovered(disk: SimulatedDisk, acknowledged: list[bytes], directory: P
     vkey = scenario.signer().vkey
     verified = verify_log(directory, vkey=vkey, pinned=log.head, spend=None)
     assert verified.size == log.size
+    leaves = [leaf_hash(entry.raw) for entry in stored_entries(disk)]
+    for head in disk.heads:  # no two heads that were ever signed contradict each other
+        stated = scenario.signer().verifier.open(head)
+        assert stated.root == root_of(leaves[: stated.size])
 
 
 def calls_of_a_whole_run() -> int:

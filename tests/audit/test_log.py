@@ -16,8 +16,8 @@ from audit.verify import verify_log
 from tests.audit import scenario
 
 
-def reopen(directory: Path, **options: bytes) -> AuditLog:
-    return AuditLog.open(directory, scenario.signer(), clock=scenario.clock, **options)
+def reopen(directory: Path, pinned: bytes | None = None) -> AuditLog:
+    return AuditLog.open(directory, scenario.signer(), clock=scenario.clock, pinned=pinned)
 
 
 def test_a_log_verifies_with_key_and_pin_and_goes_on_after_reopening(tmp_path: Path) -> None:
@@ -179,6 +179,35 @@ def test_a_head_set_back_is_not_taken_for_a_crash(tmp_path: Path) -> None:
         reopen(tmp_path)
     with pytest.raises(LogCorrupt, match="the pinned one 3"):
         reopen(tmp_path, pinned=latest)
+
+
+def test_a_foreign_entry_beyond_the_head_is_not_adopted(tmp_path: Path) -> None:
+    scenario.start(tmp_path).close()
+    stored = (tmp_path / "log.jsonl").read_bytes()
+    foreign = stored.replace(b'"index":0', b'"index":1')
+    for beyond in (foreign, b"torn\n" + foreign, foreign + b"torn"):
+        (tmp_path / "log.jsonl").write_bytes(stored + beyond)
+        with pytest.raises(LogCorrupt, match="entry 1"):
+            reopen(tmp_path)
+    (tmp_path / "log.jsonl").write_bytes(stored + b"torn with a newline\n")
+    with reopen(tmp_path) as log:
+        assert log.size == 2
+
+
+def test_an_interrupted_append_stops_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = scenario.start(tmp_path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("audit.replay.Replay.take", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.append("report-exported", {"files": {}})
+    with pytest.raises(WriteFailed, match="open the log again"):
+        log.append("report-exported", {"files": {}})
 
 
 def test_a_log_of_another_history_than_the_pinned_is_not_opened(tmp_path: Path) -> None:

@@ -51,6 +51,10 @@ def test_nobody_s_key_is_refused_unless_asked_for(
     assert "trust: none" in said
     assert "REFUSED" in said
     assert main([str(run_directory), "--unpinned"]) == 0
+    whole = scenario.write_log(run_directory.parent / "whole")
+    whole.close()
+    assert main([str(run_directory.parent / "whole"), "--unpinned", "--no-spend"]) == 0
+    assert "NOT PRIVATE" not in capsys.readouterr().out.split("log ")[-1]
     assert main([str(run_directory), "--json"]) == 1
 
 

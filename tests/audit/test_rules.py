@@ -80,7 +80,7 @@ def test_a_reservation_pays_once(log: AuditLog) -> None:
 def test_config_and_plan_are_those_of_the_genesis(log: AuditLog) -> None:
     for field in ("config_digest", "plan_digest"):
         with pytest.raises(EntryRefused, match="not the one of the genesis"):
-            log.append("round-intent", intent(1, **{field: digest("other")}))
+            log.append("round-intent", {**intent(1), field: digest("other")})
 
 
 def test_the_genesis_holds_the_plan_that_it_names(tmp_path: Path) -> None:

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import mpmath
 import pytest
 
 from audit.canonical import decimal, dumps, sha256
+from audit.entry import decode_entry, encode_entry
 from audit.errors import EntryRefused, VerificationFailed
 from audit.log import AuditLog
 from audit.spend import ADVERSARIES, SpendChecker
 from audit.verify import Verified, verify_log
+from privacy.accountant import Adversary
+from privacy.accountant import spend as product_spend
+from privacy.events import event_from_json
 from tests.audit import scenario
 from tests.audit.scenario import event, intent, release
 
@@ -26,21 +31,19 @@ SHARES = {
 NON_PRIVATE = {"kind": "non_private", "unit": "task", "relation": "add_remove", "reason": "test"}
 
 
-def oracle(rounds: int, shares: int, *, l2: int = 400, l1: int = 8000) -> float:
-    """The two formulas in 50-digit arithmetic, one order at a time."""
-    with mpmath.workdps(50):
-        mu = mpmath.mpf(160000) * shares
-        best = mpmath.inf
-        for a in range(2, 513):
-            tail = min(
-                ((2 * a - 1) * mpmath.mpf(l2) ** 2 + 6 * l1) / (4 * mu**2),
-                mpmath.mpf(3) * l1 / (2 * mu),
-            )
-            rdp = rounds * (a * mpmath.mpf(l2) ** 2 / (2 * mu) + tail)
-            log_delta = mpmath.log(mpmath.mpf(DELTA))
-            convert = mpmath.log(mpmath.mpf(a - 1) / a) - (log_delta + mpmath.log(a)) / (a - 1)
-            best = min(best, rdp + convert)
-        return float(max(best, 0))
+@lru_cache
+def oracle(rounds: int, shares: int) -> float:
+    """The two formulas for `event()` in 50-digit decimals, one order at a time."""
+    with localcontext(prec=50):
+        l2, l1, mu = Decimal(400), Decimal(8000), Decimal(160_000) * shares
+        best = Decimal("inf")
+        for order in range(2, 513):
+            a = Decimal(order)
+            tail = min(((2 * a - 1) * l2**2 + 6 * l1) / (4 * mu**2), 3 * l1 / (2 * mu))
+            rdp = rounds * (a * l2**2 / (2 * mu) + tail)
+            logs = Decimal(DELTA).ln() + a.ln()
+            best = min(best, rdp + ((a - 1) / a).ln() - logs / (a - 1))
+        return float(max(best, Decimal(0)))
 
 
 def figures(rounds: int, **changes: str) -> dict[str, dict[str, str]]:
@@ -217,6 +220,24 @@ def test_a_plan_without_a_proper_delta_cannot_be_checked(tmp_path: Path, delta: 
     with pytest.raises(VerificationFailed) as caught:
         verify(tmp_path)
     assert caught.value.index == 0
+
+
+def test_the_product_s_accountant_and_the_checker_agree() -> None:
+    checker = SpendChecker()
+    events = []
+    for survivors in (7, 6, 8, 7, 6):
+        changes = {"survivors": survivors, "share_variance": "3217.25", "l2": 33, "l1": 660}
+        event_json = event(**changes)
+        events.append(event_from_json(event_json))
+        body = intent(len(events), event=event_json)
+        log_entry = encode_entry(
+            "round-intent", body, index=0, prev=None, run="run", time=scenario.clock()
+        )
+        checker.observe(decode_entry(log_entry))
+        spent = product_spend(events, delta=DELTA)
+        for name in ADVERSARIES:
+            stated = spent.adversaries[Adversary(name)].claimed
+            assert checker.epsilon(name, DELTA) == pytest.approx(stated, rel=1e-12)
 
 
 def test_nothing_costs_nothing_and_a_delta_is_needed() -> None:
