@@ -104,6 +104,7 @@ class HighWater:
 
     A database file put back from an older copy holds fewer, which then shows. It guards against
     a mistake, not against an operator who also rolls this file back: the audit log does that.
+    Grants are not counted: an older copy brings back the grant of its time.
     """
 
     def __init__(self, path: Path) -> None:

@@ -123,7 +123,7 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
     )
     one_unit = (
         "The claim is about one unit. The figures for one record replaced inside one unit and "
-        f"for one person who holds {plan.person_units} units stand beside it and are larger."
+        f"for one person who holds {plan.person_units} units stand beside it; neither is smaller."
     )
     own_data = "A participant's own data are not protected from that participant."
     fixed = (

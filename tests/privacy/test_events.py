@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privacy.errors import EventRefused
+from privacy.events import NonPrivate, SkellamRound, event_from_json
+from privacy.rdp import l1_bound
+from privacy.unit import Relation, Unit
+from tests.privacy.plans import with_noise
+
+EVENT = with_noise().worst_event()
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> SkellamRound:
+    l2, dimension = draw(st.integers(1, 2**20)), draw(st.integers(1, 2**20))
+    survivors = draw(st.integers(1, 1000))
+    return SkellamRound(
+        unit=Unit.TASK,
+        relation=Relation.ADD_REMOVE,
+        rate=1.0,
+        l2=l2,
+        l1=l1_bound(l2, dimension),
+        share_variance=draw(st.floats(1e-3, 1e15)),
+        survivors=survivors,
+        max_colluders=draw(st.integers(0, survivors - 1)),
+        clients=survivors + draw(st.integers(0, 10)),
+        dimension=dimension,
+        person_units=draw(st.integers(1, 100)),
+    )
+
+
+@given(rounds())
+def test_json_reads_back_to_the_same_event(event: SkellamRound) -> None:
+    assert event_from_json(json.loads(json.dumps(event.to_json()))) == event
+
+
+def test_the_json_form_is_fixed() -> None:
+    assert EVENT.to_json() == {
+        "kind": "skellam_round",
+        "unit": "task",
+        "relation": "add_remove",
+        "rate": "1.0",
+        "l2": 4099,
+        "l1": 22451,
+        "share_variance": repr((8.0 * 4099) ** 2 / 7),
+        "survivors": 8,
+        "max_colluders": 1,
+        "clients": 10,
+        "dimension": 30,
+        "person_units": 4,
+    }
+
+
+def test_a_non_private_event_reads_back() -> None:
+    event = NonPrivate(Unit.TASK, Relation.ADD_REMOVE, "noise switched off")
+    assert event_from_json(event.to_json()) == event
+    with pytest.raises(EventRefused, match="reason"):
+        event_from_json({**event.to_json(), "reason": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kind", "gaussian_round"),
+        ("kind", None),
+        ("kind", ["skellam_round"]),
+        ("unit", "record"),
+        ("unit", "person"),
+        ("unit", 1),
+        ("relation", "replace_one"),
+        ("relation", None),
+        ("rate", "0.5"),
+        ("rate", 1.0),
+        ("rate", "1"),
+        ("rate", "nan"),
+        ("l2", 0),
+        ("l2", -4099),
+        ("l2", 4099.0),
+        ("l2", "4099"),
+        ("l2", True),
+        ("l1", 22450),
+        ("l1", 1),
+        ("l1", 2**53),
+        ("share_variance", "0.0"),
+        ("share_variance", "-1.0"),
+        ("share_variance", "inf"),
+        ("share_variance", "NaN"),
+        ("share_variance", "1e400"),
+        ("share_variance", "1.50"),
+        ("share_variance", "1_0.0"),
+        ("share_variance", " 1.0"),
+        ("share_variance", "x"),
+        ("share_variance", 153.0),
+        ("survivors", 11),
+        ("survivors", 1),
+        ("survivors", 0),
+        ("max_colluders", -1),
+        ("max_colluders", 8),
+        ("clients", 7),
+        ("dimension", 31),
+        ("dimension", 0),
+        ("person_units", 0),
+        ("person_units", 2**53),
+    ],
+)
+def test_anything_else_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(EventRefused):
+        event_from_json({**EVENT.to_json(), field: value})
+
+
+def test_missing_and_additional_fields_are_refused() -> None:
+    body = EVENT.to_json()
+    for name in body:
+        with pytest.raises(EventRefused):
+            event_from_json({k: v for k, v in body.items() if k != name})
+    with pytest.raises(EventRefused, match="exactly the fields"):
+        event_from_json({**body, "note": "x"})
+
+
+def test_an_event_cannot_be_made_with_less_than_its_bounds() -> None:
+    with pytest.raises(EventRefused, match="share_variance"):
+        SkellamRound.from_json({**EVENT.to_json(), "share_variance": "inf"})
+    for changed in ({"share_variance": float("inf")}, {"share_variance": -1.0}):
+        fields = {**EVENT.__dict__, **changed}
+        with pytest.raises(EventRefused, match="share_variance"):
+            SkellamRound(**fields)
