@@ -4,7 +4,8 @@ Holder k (1 to n) gets the values at x = k of polynomials of degree t - 1 whose 
 the secret's bytes: any t shares give the secret, any t - 1 are independent of it.
 
 Evaluation and interpolation are linear in the secret bytes with public coefficients, so both are
-one product of bit matrices over GF(2). No table look-up, branch or index depends on a secret.
+one matrix product in which secret bits only ever act as masks: no table look-up, branch or index
+depends on a secret.
 """
 
 from __future__ import annotations
@@ -85,23 +86,24 @@ def _field_tables() -> tuple[NDArray[np.int64], NDArray[np.int64], _Bytes]:
 
 _POWERS, _LOGARITHMS, _SHIFTED = _field_tables()
 _BITS: Final = np.arange(8, dtype=np.uint8)
+_BLOCK: Final = 1 << 16  # bytes of intermediate products at a time
 
 
 def _apply(public: _Bytes, secret: _Bytes) -> _Bytes:
-    """Product over GF(2^8) of public [a, b] and secret [b, L] as one product of bits [a, L].
+    """Product over GF(2^8) of public [a, b] and secret [b, L], as [a, L].
 
-    Multiplying by a public element is linear over GF(2): bit r of e * s is the sum over k of
-    (bit r of e * 2^k)(bit k of s). Entries are 0 or 1 and sums at most 8 * 255, exact in float32.
+    Multiplying by a public element e is linear over GF(2): e * s is the XOR over k of e * 2^k
+    where bit k of s is set, and that bit selects by a mask of eight equal bits.
     """
     rows, inner = public.shape
-    matrix = (_SHIFTED[public][:, None, :, :] >> _BITS[None, :, None, None]) & 1
-    bits = (secret[:, None, :] >> _BITS[None, :, None]) & 1
-    product = matrix.reshape(8 * rows, 8 * inner).astype(np.float32) @ bits.reshape(
-        8 * inner, -1
-    ).astype(np.float32)
-    parity = product.astype(np.int32).reshape(rows, 8, -1) & 1
-    joined: _Bytes = (parity << _BITS[None, :, None]).sum(axis=1).astype(np.uint8)
-    return joined
+    length = secret.shape[1]
+    masks = np.negative((secret[:, None, :] >> _BITS[None, :, None]) & np.uint8(1))
+    product = np.zeros((rows, length), dtype=np.uint8)
+    step = max(1, _BLOCK // max(1, 8 * rows * length))
+    for low in range(0, inner, step):
+        terms = _SHIFTED[public[:, low : low + step]][..., None] & masks[None, low : low + step]
+        product ^= np.bitwise_xor.reduce(terms.reshape(rows, -1, length), axis=1)
+    return product
 
 
 @lru_cache(maxsize=64)

@@ -40,6 +40,14 @@ def test_sum_is_exact_for_every_width(name: str, clients: int, bits: int) -> Non
     np.testing.assert_array_equal(done.total, total(terms, vectors, terms.cohort))
 
 
+def test_long_vectors_cross_every_block_border(name: str) -> None:
+    terms = make_terms(4, bits=19, length=270_001)
+    vectors = make_vectors(terms)
+    done = Run(name, terms, vectors).drive({4: STEPS[name] - 2 if STEPS[name] > 1 else 0})
+    assert done.contributors == (1, 2, 3)
+    np.testing.assert_array_equal(done.total, total(terms, vectors, (1, 2, 3)))
+
+
 def test_cohort_is_a_part_of_the_roster(name: str) -> None:
     terms = make_terms(9, cohort=(2, 3, 7, 9))
     vectors = make_vectors(terms)

@@ -17,8 +17,8 @@ from crypto.packing import lane, packed_size
 from crypto.ring import MAX_BITS, MIN_BITS, Ring, noise_tail
 
 ALL_BITS = st.integers(MIN_BITS, MAX_BITS)
-# 64 values of 62 bits fill whole words; chunk borders lie at 1024 groups of 32 or 64 values.
-LENGTHS = st.one_of(st.integers(0, 200), st.sampled_from([2047, 2048, 32768, 32769, 65537]))
+# 64 values of 62 bits fill whole words; chunk borders lie at 8192 groups of 32 or 64 values.
+LENGTHS = st.one_of(st.integers(0, 200), st.sampled_from([8191, 8192, 262144, 262145]))
 
 
 def residues(bits: int, length: int, seed: int = 0) -> np.ndarray:
