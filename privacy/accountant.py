@@ -25,6 +25,9 @@ from privacy.events import Event, NonPrivate, SkellamRound
 from privacy.rdp import ORDERS, rdp_epsilon, skellam_rdp
 
 CLAIM = "rdp"
+REFERENCES = ("rdp", "prv", "exact")
+MAX_PRV = 100.0
+"""Exact epsilon above which the PRV figure is left out: its grid would grow without limit."""
 
 
 class Adversary(StrEnum):
@@ -139,7 +142,10 @@ def spend_counted(counts: Mapping[Event, int], *, delta: float) -> Spend:
 
 
 def spend_with_reference(events: Sequence[Event], *, delta: float) -> Spend:
-    """`spend`, with the gaussian_reference_* figures beside each claim (about a second)."""
+    """`spend`, with the gaussian_reference_* figures beside each claim (about a second).
+
+    Their keys are those of `gaussian_epsilon`, each after "gaussian_reference_".
+    """
     counts = Counter(events)
     claims = spend_counted(counts, delta=delta)
     return replace(
@@ -221,7 +227,7 @@ def gaussian_epsilon(
 
     Returns:
         "rdp" (Opacus, Renyi), "prv" (Opacus, upper end of its interval) and, without sampling,
-        "exact" (closed form).
+        "exact" (closed form), beyond whose value 100 "prv" is left out.
 
     Raises:
         EventRefused: an argument outside its range.
@@ -261,13 +267,12 @@ def exact_gaussian_epsilon(mu: float, delta: float) -> float:
 def _gaussian_reference(
     counts: Mapping[Event, int], adversary: Adversary, delta: float
 ) -> dict[str, float]:
-    names = ("rdp", "prv", "exact")
     if not counts:
-        return {f"gaussian_reference_{name}": 0.0 for name in names}
+        return {f"gaussian_reference_{name}": 0.0 for name in REFERENCES}
     history: list[tuple[float, float, int]] = []
     for event, count in counts.items():
         if isinstance(event, NonPrivate):
-            return {f"gaussian_reference_{name}": math.inf for name in names}
+            return {f"gaussian_reference_{name}": math.inf for name in REFERENCES}
         z = math.sqrt(noise_variance(event, adversary)) / event.l2
         history.append((z, event.rate, count))
     figures = _gaussian(tuple(sorted(history)), delta)
@@ -281,16 +286,19 @@ def _cached_gaussian(
     # A fresh accountant per query: get_epsilon or step of a shared one could change its history.
     from opacus.accountants import PRVAccountant, RDPAccountant
 
-    figures: list[tuple[str, float]] = []
-    for name, make in (("rdp", RDPAccountant), ("prv", PRVAccountant)):
+    figures: dict[str, float] = {}
+    accountants = {"rdp": RDPAccountant, "prv": PRVAccountant}
+    if all(rate == 1.0 for _, rate, _ in history):
+        mu = math.sqrt(sum(count / z**2 for z, _, count in history))
+        figures["exact"] = exact_gaussian_epsilon(mu, delta)
+        if figures["exact"] > MAX_PRV:
+            del accountants["prv"]
+    for name, make in accountants.items():
         accountant = make()
         accountant.history = list(history)
         with _opacus_warnings():
-            figures.append((name, float(accountant.get_epsilon(delta))))
-    if all(rate == 1.0 for _, rate, _ in history):
-        mu = math.sqrt(sum(count / z**2 for z, _, count in history))
-        figures.append(("exact", exact_gaussian_epsilon(mu, delta)))
-    return tuple(figures)
+            figures[name] = float(accountant.get_epsilon(delta))
+    return tuple((name, figures[name]) for name in REFERENCES if name in figures)
 
 
 def _gaussian(history: tuple[tuple[float, float, int], ...], delta: float) -> dict[str, float]:

@@ -35,6 +35,7 @@ from privacy.ledger_rows import (
     read_event,
     read_export,
     read_grant,
+    unit_of,
     write_event,
 )
 from privacy.ledger_store import Store, grants, reservations
@@ -79,14 +80,14 @@ class Ledger:
         A later grant takes the place of an earlier one, with the same unit and delta.
 
         Raises:
-            LedgerError: an amount that is not a positive normal number, a delta of 1 or more, a
-                name that is empty, over 200 characters or not printable, an expiry without time
-                zone or in the past, or another unit or delta than the population's.
+            LedgerError: an amount that is not a positive normal number, a delta of 1 or more, no
+                unit, a name that is empty, over 200 characters or not printable, an expiry that
+                has no time zone or has passed, or another unit or delta than the population's.
         """
         now = self._now()
         made = Grant(
             population=name_of("population", population),
-            unit=Unit(unit),
+            unit=unit_of(unit),
             epsilon=amount_of("epsilon", epsilon),
             delta=delta_of(delta),
             approver=name_of("approver", approver),

@@ -57,7 +57,7 @@ def read_grant(row: Mapping[Any, Any]) -> Grant:
     try:
         return Grant(
             population=name_of("population", row["population"]),
-            unit=Unit(row["unit"]),
+            unit=unit_of(row["unit"]),
             epsilon=amount_of("epsilon", float(row["epsilon"])),
             delta=delta_of(float(row["delta"])),
             approver=name_of("approver", row["approver"]),
@@ -131,6 +131,14 @@ def delta_of(value: object) -> float:
     if delta >= 1.0:
         raise LedgerError(f"delta {delta!r} is not below 1")
     return delta
+
+
+def unit_of(value: str) -> Unit:
+    """A unit of privacy by its name."""
+    try:
+        return Unit(value)
+    except ValueError as error:
+        raise LedgerError(f"unit {value!r} is not one of {', '.join(Unit)}") from error
 
 
 def name_of(what: str, value: object) -> str:

@@ -8,7 +8,7 @@ import mpmath
 import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from privacy.accountant import (
@@ -61,6 +61,7 @@ def test_the_exact_figure_without_sampling() -> None:
 
 
 @given(st.floats(0.01, 30.0), st.sampled_from([1e-9, 1e-5, 1e-2]))
+@example(0.01, 1e-2)
 def test_the_exact_figure_solves_its_equation(mu: float, delta: float) -> None:
     epsilon = exact_gaussian_epsilon(mu, delta)
     with mpmath.workdps(50):
@@ -245,6 +246,17 @@ def test_mixed_rounds_have_a_reference_too() -> None:
     figures = spend_with_reference(events, delta=DELTA).adversaries[Adversary.AGGREGATOR].epsilon
     mu = math.sqrt(3 * 7 / 8 / 64 + 2 * 7 / 10 / 64)
     assert figures["gaussian_reference_exact"] == pytest.approx(exact_gaussian_epsilon(mu, DELTA))
+
+
+@pytest.mark.parametrize("z", [1e-3, 0.1, 0.6, 1e6])
+def test_the_reference_of_very_weak_and_very_strong_noise(z: float) -> None:
+    figures = gaussian_epsilon(1.0, z, 30, DELTA)
+    assert figures["rdp"] >= figures["exact"] >= 0.0
+    assert ("prv" in figures) == (figures["exact"] <= 100.0)
+    plan = with_noise(0.01)
+    spent = spend_with_reference([plan.worst_event()], delta=DELTA)
+    for row in spent.adversaries.values():
+        assert row.claimed >= row.epsilon["gaussian_reference_exact"] > 1000.0
 
 
 def test_a_round_is_charged_in_less_than_20_ms() -> None:

@@ -185,6 +185,13 @@ def test_a_delta_of_one_is_refused_and_a_whole_epsilon_is_fine(file: Path) -> No
     assert ledger.grant_of("p") == made
 
 
+def test_a_grant_names_a_known_unit(file: Path) -> None:
+    ledger = opened(file)
+    with pytest.raises(LedgerError, match="one of record, task"):
+        ledger.grant("p", unit="person", epsilon=1.0, delta=1e-5, approver="x")  # type: ignore[arg-type]
+    assert ledger.grant("p", unit="task", epsilon=1.0, delta=1e-5, approver="x").unit is Unit.TASK  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "\ud800", "\x00", 5, None])
 def test_names_are_short_and_printable(file: Path, name: Any) -> None:
     ledger = granted(file)
