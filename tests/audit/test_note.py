@@ -78,6 +78,18 @@ def test_no_bytes_make_the_parser_fail_otherwise(data: bytes) -> None:
         assert note == NOTE
 
 
+def test_a_signature_has_one_spelling() -> None:
+    """The last base64 digit before the padding has two bits that no byte uses."""
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    body, last = NOTE.decode()[:-3], NOTE.decode()[-3]
+    assert NOTE.decode().endswith("=\n")
+    for unused in (1, 2, 3):
+        respelt = body + digits[digits.index(last) | unused] + "=\n"
+        assert b64(base64.b64decode(respelt.split(" ")[-1])) in NOTE.decode()
+        with pytest.raises(NoteRefused, match="base64"):
+            SIGNER.verifier.open(respelt.encode())
+
+
 def test_signatures_of_others_are_ignored_and_ours_is_found_among_them() -> None:
     other = scenario.signer(2).sign_text(CHECKPOINT.text).decode().split("\n\n")[1]
     text, ours = NOTE.decode().split("\n\n")

@@ -222,18 +222,26 @@ def test_a_plan_without_a_proper_delta_cannot_be_checked(tmp_path: Path, delta: 
     assert caught.value.index == 0
 
 
-def test_the_product_s_accountant_and_the_checker_agree() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"share_variance": "3217.25", "l2": 33, "l1": 660},
+        {"share_variance": "0.25", "l2": 1, "l1": 1, "dimension": 1},
+    ],
+    ids=["much noise", "less noise", "so little that 3 D1 / (2 mu) is the smaller term"],
+)
+def test_the_product_s_accountant_and_the_checker_agree(changes: dict[str, Any]) -> None:
     checker = SpendChecker()
     events = []
     for survivors in (7, 6, 8, 7, 6):
-        changes = {"survivors": survivors, "share_variance": "3217.25", "l2": 33, "l1": 660}
-        event_json = event(**changes)
+        event_json = event(survivors=survivors, **changes)
         events.append(event_from_json(event_json))
         body = intent(len(events), event=event_json)
-        log_entry = encode_entry(
+        raw = encode_entry(
             "round-intent", body, index=0, prev=None, run="run", time=scenario.clock()
         )
-        checker.observe(decode_entry(log_entry))
+        checker.observe(decode_entry(raw))
         spent = product_spend(events, delta=DELTA)
         for name in ADVERSARIES:
             stated = spent.adversaries[Adversary(name)].claimed

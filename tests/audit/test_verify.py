@@ -135,6 +135,11 @@ def test_a_log_cut_off_is_refused_where_it_ends(written: Written, data: st.DataO
     assert named == cut.count(b"\n")
 
 
+def test_a_missing_last_newline_is_refused(written: Written) -> None:
+    assert written.first_bad(written.log[:-1]) == len(written.lines) - 1
+    assert written.first_bad(written.log[:-1], leaves=b"") == len(written.lines) - 1
+
+
 def test_a_log_set_back_with_its_head_shows_against_the_pin_only(written: Written) -> None:
     for size in range(len(written.lines)):
         cut, head = b"".join(written.lines[:size]), written.head(size)
