@@ -35,8 +35,9 @@ _NOTES: Final = (
         " refuses to open fewer vectors than its own thresholds allow."
     ),
     (
-        "There is no consistency round: an aggregator that shows different survivors to different"
-        " clients may open a sum of somewhat fewer clients than min_survivors."
+        "There is no consistency round: the aggregator is trusted to tell every client the same."
+        " One that shows different members of U2 or survivors to different clients can open the"
+        " sum of fewer clients than min_survivors, at the lowest thresholds a single vector."
     ),
     (
         "A client can choose its own input, and can make an attempt fail with wrong shares; it"

@@ -344,6 +344,64 @@ def test_split_survivors_take_a_client_apart_below_the_threshold_that_is_allowed
         split_the_survivors(threshold=2)
 
 
+def single_out(threshold: int) -> tuple[Run, np.ndarray | None]:
+    """Tell client 1 that only 1 to t shared; tell the others that 2 to t dropped, where it can."""
+    terms = make_terms(5, threshold=threshold, length=20)
+    run = Run("masking", terms, make_vectors(terms))
+    few = tuple(range(1, threshold + 1))
+
+    def lie(step: int, client: int, request: bytes) -> bytes:
+        if step == MASKED and client == 1:
+            envelopes = decode_delivery(payload_of(request))[1]
+            return resign(request, encode_delivery(few, {k: envelopes[k] for k in few[1:]}))
+        if step == UNMASK:
+            members = few if client == 1 else terms.cohort
+            gone = {k for k in few[1:] if k != client} if client != 1 else set()
+            gone = set(sorted(gone)[: len(members) - terms.quorum])
+            alive = tuple(k for k in members if k not in gone)
+            return resign(request, UnmaskRequest(INTENT, alive, tuple(sorted(gone))).encode())
+        return request
+
+    # This aggregator follows its own rules, not ours: it drives the clients and keeps the shares.
+    run.aggregator._read_input = lambda sender, message: None
+    with suppress(MessageRefused, SumAborted):
+        run.drive(forge_request=lie)
+    held: dict[tuple[int, Kind], dict[int, bytes]] = defaultdict(dict)
+    for holder, answer in run.answers[UNMASK].items():
+        records = payload_of(answer)[32:]
+        for at in range(0, len(records), 37):
+            index, kind = int.from_bytes(records[at : at + 4], "little"), Kind(records[at + 4])
+            held[index, kind][holder] = records[at + 5 : at + 37]
+    needed = [(1, Kind.SELF_SEED), *((k, Kind.MASK_SECRET) for k in few[1:])]
+    if any(len(held[key]) < threshold for key in needed):
+        return run, None
+    seed, *masks = (
+        combine(dict(list(held[key].items())[:threshold]), threshold=threshold) for key in needed
+    )
+    upload = run.answers[MASKED][1]
+    ctx2, ring = context_of(upload), terms.ring
+    vector = ring.unpack(decode_masked_input(payload_of(upload))[1], terms.length)
+    vector = vector - expand(self_key(ctx2, 1, seed), ring, terms.length)
+    public = decode_advert(payload_of(run.answers[ADVERTISE][1])).mask
+    for peer, secret in zip(few[1:], masks, strict=True):
+        key = pair_key(ctx2, mask_key(secret), peer, public, 1)
+        vector = vector - expand(key, ring, terms.length)
+    ring.reduce(vector)
+    return run, ring.decode(vector)
+
+
+def test_limit_an_aggregator_that_lies_about_who_is_there_can_single_out_a_client() -> None:
+    """Why the capability says honest-but-curious: only a consistency round closes this.
+
+    No client gives both shares of anybody, and each sees enough survivors, but not the same ones.
+    """
+    run, found = single_out(threshold=3)
+    assert found is not None
+    np.testing.assert_array_equal(found, run.vectors[1])
+    assert SECURE_SUMS["masking"].capabilities().aggregator == "honest-but-curious"
+    assert single_out(threshold=4)[1] is None
+
+
 def _as(step: int, request: bytes) -> bytes:
     return request[:1] + bytes([step]) + request[2:]
 
