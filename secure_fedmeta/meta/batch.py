@@ -74,12 +74,3 @@ class TaskBatch:
             self.query_x[which],
             self.query_y[which],
         )
-
-    def to(self, device: torch.device) -> TaskBatch:
-        """Return the batch on `device`."""
-        return TaskBatch(
-            self.support_x.to(device),
-            self.support_y.to(device),
-            self.query_x.to(device),
-            self.query_y.to(device),
-        )

@@ -9,6 +9,7 @@ al. 2017, arXiv 1703.03400, section 3.1).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from secure_fedmeta.meta.functional import FunctionalEngine
 from secure_fedmeta.meta.stack import StackEngine
 from secure_fedmeta.vector import ParameterVector
 
-HessianProduct = Callable[[Tensor], Tensor]
+PullBack = Callable[[Tensor, Tensor, float], None]
 
 
 class Engine(Protocol):
@@ -30,16 +31,25 @@ class Engine(Protocol):
 
     spec: ParameterVector
 
+    def reuse(self) -> AbstractContextManager[None]:
+        """Return a block within which results may live in memory kept from earlier blocks.
+
+        They are valid until the block ends: what is needed longer must be copied. Blocks nest.
+        Outside of any block every result is memory of its own.
+        """
+
     def outputs(self, params: Tensor, x: Tensor) -> Tensor:
         """Return the model's outputs `[B, n, o]`."""
 
     def gradient(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the gradient `[B, P]` of each task's mean loss."""
 
-    def linearise(self, params: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, HessianProduct]:
-        """Return the gradient, and the map from v `[B, P]` to H v `[B, P]` at `params`.
+    def linearise(self, params: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, PullBack]:
+        """Return the gradient, and the pull-back through a step along it.
 
-        The map may be called once; it holds what it needs until then.
+        `pull_back(outer, v, lr)` subtracts lr H v from `outer` in place, with H the Hessian of
+        each task's loss at `params`; `outer` and `v` are `[B, P]` and may be one tensor. It may
+        be called once; it holds what it needs until then.
         """
 
     def task_bytes(self, x: Tensor, y: Tensor) -> int:

@@ -30,12 +30,11 @@ class FedAvg:
         """
         x = torch.cat([batch.support_x, batch.query_x], dim=1)
         y = torch.cat([batch.support_y, batch.query_y], dim=1)
-        total, here = engine.gradient(params, x, y), params
-        latest = total
+        total = engine.gradient(params, x, y)
         for _ in range(loop.steps - 1):
-            here = here.sub(latest, alpha=loop.lr)
-            latest = engine.gradient(here, x, y)
-            total = total + latest
+            here = torch.sub(params, total, alpha=loop.lr)
+            with engine.reuse():
+                total.add_(engine.gradient(here, x, y))
         return total
 
     def adapt(

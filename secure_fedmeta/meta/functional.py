@@ -9,7 +9,8 @@ backward gives Hessian-vector products.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from secure_fedmeta.vector import ParameterVector, constants_of
 
 
 class FunctionalEngine:
-    """The general engine; the module itself is copied and never changed.
+    """The general engine; the module is copied, so that later changes to it have no effect.
+
+    See `Engine` for what the methods guarantee.
 
     Raises:
         ConfigError: `check_module` refuses the module; or, at the first call, the module changes
@@ -35,6 +38,11 @@ class FunctionalEngine:
         self._loss = loss
         self._module = copy.deepcopy(module)
         self._constants: dict[torch.device, dict[str, Tensor]] = {}
+        self._task_bytes: dict[tuple[torch.Size, torch.Size], int] = {}
+
+    def reuse(self) -> AbstractContextManager[None]:
+        """Return a block without effect: autograd owns its memory."""
+        return nullcontext()
 
     def outputs(self, params: Tensor, x: Tensor) -> Tensor:
         """Return the model's outputs `[B, n, o]`."""
@@ -52,37 +60,42 @@ class FunctionalEngine:
 
     def linearise(
         self, params: Tensor, x: Tensor, y: Tensor
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return the gradient, and v -> H v by differentiating it again."""
+    ) -> tuple[Tensor, Callable[[Tensor, Tensor, float], None]]:
+        """Return the gradient, and the pull-back by differentiating it again."""
         leaf = _leaf(params, x.shape[0])
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(self._losses(leaf, x, y), leaf, create_graph=True)
 
-        def product(v: Tensor) -> Tensor:
-            if not gradient.requires_grad:  # the loss is affine in the parameters
-                return torch.zeros_like(v)
-            (result,) = torch.autograd.grad(
-                gradient, leaf, v, allow_unused=True, materialize_grads=True
-            )
-            return result
+        def pull_back(outer: Tensor, v: Tensor, lr: float) -> None:
+            if gradient.requires_grad:  # else the loss is affine in the parameters: H = 0
+                (product,) = torch.autograd.grad(
+                    gradient, leaf, v, allow_unused=True, materialize_grads=True
+                )
+                outer.sub_(product, alpha=lr)
 
-        return gradient.detach(), product
+        return gradient.detach().clone(), pull_back
 
     def task_bytes(self, x: Tensor, y: Tensor) -> int:
         """Count what autograd keeps for one task, times 4 for the second backward pass."""
-        seen: dict[int, int] = {}
+        shapes = (x.shape[1:], y.shape[1:])
+        if shapes not in self._task_bytes:
+            self._task_bytes[shapes] = 4 * self._kept_by_autograd(x[0], y[0])
+        return self._task_bytes[shapes]
 
-        def keep(tensor: Tensor) -> Tensor:
+    def _kept_by_autograd(self, x: Tensor, y: Tensor) -> int:
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        device = x.device
-        leaf = torch.zeros(self.spec.size, device=device, requires_grad=True)
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            held = self._loss.value(self._forward(leaf, x[0]), y[0])
-        del held
-        return 4 * sum(seen.values())
+        leaf = torch.zeros(self.spec.size, device=x.device, requires_grad=True)
+        with _refusals(), torch.enable_grad():
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                graph = self._loss.value(self._forward(leaf, x), y)
+            del graph  # alive until here, so that no two storages share an address
+        return sum(kept.values())
 
     def _losses(self, leaf: Tensor, x: Tensor, y: Tensor) -> Tensor:
         def one(params: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -100,10 +113,8 @@ class FunctionalEngine:
     ) -> Tensor:
         held = self._constants_on(args[0].device)
         before = {name: tensor._version for name, tensor in held.items()}
-        try:
+        with _refusals():
             result: Tensor = vmap(function, in_dims=in_dims)(*args)
-        except RuntimeError as error:
-            raise ConfigError(f"the model cannot run over a cohort: {error}") from error
         changed = [name for name, tensor in held.items() if tensor._version != before[name]]
         if changed:
             raise ConfigError(
@@ -121,3 +132,12 @@ class FunctionalEngine:
 
 def _leaf(params: Tensor, tasks: int) -> Tensor:
     return params.detach().expand(tasks, params.shape[-1]).requires_grad_()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn torch's complaints about the model or the shapes into this package's error."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConfigError(f"the model cannot run over a cohort: {error}") from error

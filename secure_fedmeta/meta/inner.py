@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
+import torch
 from torch import Tensor
 
 from secure_fedmeta.errors import ConfigError
@@ -33,9 +34,13 @@ def descend(
     engine: Engine, loop: InnerLoop, params: Tensor, x: Tensor, y: Tensor, part: slice = WHOLE
 ) -> Tensor:
     """Return `[B, P]`: `params` after the loop's steps on `(x, y)`, moving only `part`."""
+    here = params.expand(x.shape[0], params.shape[-1]).clone()
+    at = params  # one vector for all tasks takes cheaper products than equal rows
     for _ in range(loop.steps):
-        params = _step(params, engine.gradient(params, x, y), loop.lr, part)
-    return params
+        with engine.reuse():
+            here[:, part].sub_(engine.gradient(at, x, y)[:, part], alpha=loop.lr)
+        at = here
+    return here
 
 
 def first_order(
@@ -52,26 +57,29 @@ def second_order(
     """Return `[B, P]`: the gradient of the query loss after adaptation, in the start `params`.
 
     One step is theta' = theta - lr M grad L(theta), with M the projection onto `part`; its
-    transposed Jacobian is I - lr H M. The products are taken from the last step to the first.
+    transposed Jacobian is I - lr H M, applied from the last step to the first.
     """
-    products = []
+    pull_backs = []
     for _ in range(loop.steps):
-        gradient, product = engine.linearise(params, batch.support_x, batch.support_y)
-        products.append(product)
+        gradient, pull_back = engine.linearise(params, batch.support_x, batch.support_y)
+        pull_backs.append(pull_back)
         params = _step(params, gradient, loop.lr, part)
     outer = engine.gradient(params, batch.query_x, batch.query_y)
-    while products:
-        outer = outer.sub(products.pop()(_project(outer, part)), alpha=loop.lr)
+    while pull_backs:
+        pull_backs.pop()(outer, _project(outer, part), loop.lr)
     return outer
 
 
 def _step(params: Tensor, gradient: Tensor, lr: float, part: slice) -> Tensor:
-    return params.sub(_project(gradient, part), alpha=lr)
+    """Return params - lr M gradient, in the memory of `gradient`."""
+    moved = _project(gradient, part)
+    return torch.sub(params, moved, alpha=lr, out=gradient)
 
 
 def _project(vectors: Tensor, part: slice) -> Tensor:
+    """Return M v: the vectors with zeros outside of `part`."""
     if part == WHOLE:
         return vectors
-    result = vectors.new_zeros(vectors.shape)
+    result = torch.zeros_like(vectors)
     result[:, part] = vectors[:, part]
     return result

@@ -17,6 +17,7 @@ from secure_fedmeta.meta.engine import Engine, engine_for
 from secure_fedmeta.meta.fedavg import FedAvg
 from secure_fedmeta.meta.inner import InnerLoop
 from secure_fedmeta.meta.maml import FirstOrderMaml, Maml
+from secure_fedmeta.meta.threads import threads_for
 from secure_fedmeta.registry import Registry
 from secure_fedmeta.vector import ParameterVector
 
@@ -122,8 +123,14 @@ class Learner:
         here = self._one(params)
 
         def chunk(start: int, stop: int) -> Tensor:
-            part = batch[start:stop].to(self._device)
-            return self._algorithm.outer(self._engine, self._loop, here, part)
+            part = batch[start:stop]
+            there = TaskBatch(
+                self._rows(part.support_x),
+                part.support_y.to(self._device),
+                self._rows(part.query_x),
+                part.query_y.to(self._device),
+            )
+            return self._algorithm.outer(self._engine, self._loop, here, there)
 
         size = self._chunk(batch.support_x, batch.support_y, self._loop.steps)
         size = min(size, self._chunk(batch.query_x, batch.query_y, 1))
@@ -147,7 +154,7 @@ class Learner:
         loop = self._loop if steps is None else replace(self._loop, steps=steps)
 
         def chunk(start: int, stop: int) -> Tensor:
-            rows, labels = x[start:stop].to(self._device), y[start:stop].to(self._device)
+            rows, labels = self._rows(x[start:stop]), y[start:stop].to(self._device)
             return self._algorithm.adapt(self._engine, loop, here, rows, labels)
 
         return self._in_chunks(chunk, x.shape[0], self._chunk(x, y, 1), params)
@@ -171,7 +178,11 @@ class Learner:
                 f"params of shape {list(params.shape)}; allowed: [{self.spec.size}] or "
                 f"[{x.shape[0]}, {self.spec.size}]"
             )
-        return self._engine.outputs(here, x.to(self._device)).to(params.device)
+        return self._engine.outputs(here, self._rows(x)).to(params.device)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Return inputs on the device: floats as float32, integers (tokens) as they are."""
+        return x.to(self._device, torch.float32 if x.is_floating_point() else x.dtype)
 
     def _one(self, params: Tensor) -> Tensor:
         if params.shape != (self.spec.size,):
@@ -182,18 +193,18 @@ class Learner:
         """Return how many tasks fit into the memory limit, at least 1."""
         if x.shape[0] == 0:
             return 1
-        tapes = kept * self._engine.task_bytes(x[:1].to(self._device), y[:1].to(self._device))
+        tapes = kept * self._engine.task_bytes(self._rows(x[:1]), y[:1].to(self._device))
         vectors = (6 + kept) * self.spec.size * 4
         return max(1, self._memory // (tapes + vectors))
 
     def _in_chunks(
         self, chunk: Callable[[int, int], Tensor], tasks: int, size: int, params: Tensor
     ) -> Tensor:
-        if 0 < tasks <= size:
-            return chunk(0, tasks).to(params.device)
         result = torch.empty(tasks, self.spec.size, device=params.device)
         for start in range(0, tasks, size):
-            result[start : start + size] = chunk(start, min(start + size, tasks))
+            stop = min(start + size, tasks)
+            with threads_for((stop - start) * self.spec.size), self._engine.reuse():
+                result[start:stop] = chunk(start, stop)
         return result
 
 
