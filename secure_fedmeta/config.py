@@ -33,8 +33,16 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
+_ALLOWED = {
+    "tuple_type": "must be an array",
+    "model_type": "must be a section of settings",
+    "dict_type": "must be a section of settings",
+}
+"""Words for pydantic's error types that speak of Python rather than of TOML."""
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -42,7 +50,9 @@ class DataConfig(_Section):
 
     source: str = Field(description="name of a task source; see `fedmeta datasets`")
     held_out: tuple[str, ...] = Field(
-        (), description="clients that never train and are scored; () takes the source's own choice"
+        (),
+        strict=False,  # TOML has arrays, no tuples; the names inside stay strict
+        description="clients that never train and are scored; () takes the source's own choice",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="the source's own options")
 
@@ -51,7 +61,9 @@ class ModelConfig(_Section):
     """The network that is meta-learned."""
 
     name: str = "mlp"
-    hidden: tuple[Count, ...] = Field((16,), description="widths of the hidden layers")
+    hidden: tuple[Count, ...] = Field(
+        (16,), strict=False, description="widths of the hidden layers"
+    )
     init_seed: Annotated[int, Field(ge=0)] = Field(
         0, description="public seed of the initial weights; not a privacy parameter"
     )
@@ -90,7 +102,7 @@ class PrivacyConfig(_Section):
     noise: Literal["distributed", "local"] = "distributed"
     mechanism: Literal["skellam", "gaussian"] = "skellam"
     rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 1.0
-    epsilon: Positive | None = Field(3.0, description="target; exclusive with noise_multiplier")
+    epsilon: Positive | None = Field(None, description="target; exclusive with noise_multiplier")
     noise_multiplier: Positive | None = None
     delta: Annotated[FiniteFloat, Field(gt=0, lt=1)] = 1e-5
     clip: Positive = Field(1.0, description="L2 norm bound of one unit's outer vector")
@@ -147,6 +159,9 @@ class EvaluationConfig(_Section):
     local_steps: Count = Field(100, description="steps of the local-only arms")
     local_lr: Positive = 0.1
     fedavg_inner_steps: Count = Field(5, description="local steps of the FedAvg baseline")
+    fedavg_inner_lr: Positive | None = Field(None, description="None: the learner's inner_lr")
+    fedavg_adapt_steps: Count | None = Field(None, description="None: adapt_steps")
+    fedavg_adapt_lr: Positive | None = Field(None, description="None: adapt_lr")
 
 
 class LedgerConfig(_Section):
@@ -241,7 +256,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A misspelt setting is told before the one that is missing because of it.
+    first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join(path) or None
     if first["type"] == "extra_forbidden":
@@ -251,7 +268,8 @@ def _explain(error: ValidationError) -> ConfigError:
         return ConfigError(f"no such setting.{hint} Known: {', '.join(known)}", key=key)
     if first["type"] == "missing":
         return ConfigError("this setting is required", key=key)
-    return ConfigError(first["msg"], key=key, value=_shown(first["input"]))
+    allowed = _ALLOWED.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return ConfigError(allowed, key=key, value=_shown(first["input"]))
 
 
 def _shown(value: object) -> object:
