@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 OK, CHECK_FAILED, BAD_INPUT, ROUND_FAILED = 0, 1, 2, 3
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 app = typer.Typer(
     name="fedmeta",
@@ -44,12 +45,16 @@ def run(
     """Train a federated meta-model and leave model, report and audit log in a run directory."""
     from secure_fedmeta.config import load_config
     from secure_fedmeta.console import ConsoleProgress
+    from secure_fedmeta.errors import ConfigError
     from secure_fedmeta.training import run as train
 
     path = config or _only_config(Path.cwd())
     settings = load_config(path, overrides or ())
     with ConsoleProgress(settings.training.rounds, quiet=as_json) as progress:
-        result = train(settings, out=out, progress=progress)
+        try:
+            result = train(settings, out=out, progress=progress)
+        except ConfigError as error:
+            raise error.in_file(str(path)) from error
     if as_json:
         print(json.dumps(result.report))
     else:
@@ -145,18 +150,18 @@ def main() -> None:
     from audit.errors import AuditError
     from crypto.errors import CryptoError
     from privacy.errors import BudgetExceeded, LedgerError, PrivacyError
-    from secure_fedmeta.errors import FedmetaError, RoundFailed
+    from secure_fedmeta.errors import FedmetaError
 
     try:
         app()
     except (BudgetExceeded, LedgerError) as error:
         _fail(error, CHECK_FAILED if isinstance(error, BudgetExceeded) else BAD_INPUT)
-    except RoundFailed as error:
-        _fail(error, ROUND_FAILED)
     except (AuditError, CryptoError, PrivacyError, FedmetaError) as error:
         _fail(error, BAD_INPUT)
-    except KeyboardInterrupt:
-        _fail("interrupted; what the log and the ledger acknowledged is kept", ROUND_FAILED)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            _fail("interrupted; what the log and the ledger acknowledged is kept", ROUND_FAILED)
+        raise
 
 
 def _fail(error: object, code: int) -> None:

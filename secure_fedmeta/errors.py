@@ -42,12 +42,12 @@ class DataError(FedmetaError):
     """Data break what their source declares; names file, row and column where there are such."""
 
 
-class RoundFailed(FedmetaError):
-    """A round could not complete and the config says that the run ends with it."""
-
-
 class RunDirectoryError(FedmetaError):
     """A run directory is missing, incomplete or not of this product."""
+
+
+class StateError(FedmetaError):
+    """The state directory, which holds keys, pins and the ledger, cannot be used as it is."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, key: str) -> ConfigError:

@@ -10,26 +10,31 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
-from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.errors import StateError
 
 SEED_BYTES = 32
 
 
 def state_directory() -> Path:
-    """`$FEDMETA_STATE_DIR`, or the platform's directory for user state; made with mode 0700."""
+    """`$FEDMETA_STATE_DIR`, or the platform's directory for user state; made with mode 0700.
+
+    Raises:
+        StateError: it cannot be made.
+    """
     path = Path(os.environ.get("FEDMETA_STATE_DIR") or user_state_path("secure-fedmeta"))
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"the state directory {path} cannot be made: {error.strerror}; "
+            "set FEDMETA_STATE_DIR to a folder of yours"
+        ) from error
     return path
 
 
 def ledger_url() -> str:
     """The default ledger: SQLite in the state directory."""
     return f"sqlite:///{state_directory() / 'ledger.sqlite'}"
-
-
-def pins_directory() -> Path:
-    """Where the pinned keys and heads of runs are kept."""
-    return state_directory() / "pins"
 
 
 def openings_path(run_id: str) -> Path:
@@ -43,7 +48,7 @@ def signing_seed(rand: Callable[[int], bytes]) -> bytes:
     """The 32-byte Ed25519 seed of this user's logs; made on first use, readable by the owner alone.
 
     Raises:
-        ConfigError: the file is readable by others or of the wrong length.
+        StateError: the file is readable by others or of the wrong length.
     """
     path = state_directory() / "log-signing.key"
     if not path.exists():
@@ -61,8 +66,8 @@ def signing_seed(rand: Callable[[int], bytes]) -> bytes:
 
 def _read_seed(path: Path) -> bytes:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise ConfigError(f"others can read {path}: run chmod 600 on it")
+        raise StateError(f"others can read {path}: run chmod 600 on it")
     seed = path.read_bytes()
     if len(seed) != SEED_BYTES:
-        raise ConfigError(f"{path} holds {len(seed)} bytes, not {SEED_BYTES}: restore it")
+        raise StateError(f"{path} holds {len(seed)} bytes, not {SEED_BYTES}: restore it")
     return seed

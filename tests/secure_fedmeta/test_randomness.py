@@ -1,0 +1,50 @@
+"""Secrets come from the operating system; a seed makes them public and repeatable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import secure_fedmeta.randomness
+from secure_fedmeta.randomness import Randomness
+
+
+def test_without_a_seed_every_byte_is_the_operating_systems(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def urandom(count: int) -> bytes:
+        asked.append(count)
+        return bytes(range(count))
+
+    monkeypatch.setattr(secure_fedmeta.randomness.os, "urandom", urandom)
+    randomness = Randomness()
+    assert randomness.private
+    assert randomness.stream("any")(5) == bytes(range(5))
+    randomness.generator("noise")
+    assert asked == [5, 32]
+
+
+def test_without_a_seed_streams_differ() -> None:
+    first, second = Randomness(), Randomness()
+    assert first.stream("a")(32) != second.stream("a")(32)
+    draws = [r.generator("a").generator.integers(2**62, size=4) for r in (first, second)]
+    assert not np.array_equal(*draws)
+
+
+def test_with_a_seed_streams_repeat_and_are_independent() -> None:
+    first, second = Randomness(7), Randomness(7)
+    assert not first.private
+    stream = first.stream("a")
+    taken = stream(16) + stream(16)
+    assert taken == second.stream("a")(32)
+    assert taken != first.stream("b")(32)
+    assert taken != Randomness(8).stream("a")(32)
+    draws = [r.generator("a").generator.integers(2**62, size=4) for r in (first, second)]
+    np.testing.assert_array_equal(*draws)
+
+
+def test_the_seed_does_not_show() -> None:
+    assert repr(Randomness(123456)) == "Randomness(private=False)"
+    assert repr(Randomness()) == "Randomness(private=True)"
