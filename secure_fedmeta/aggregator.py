@@ -7,7 +7,7 @@ durable in the log before the unmask request exists; a crash in between over-cou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from crypto.errors import MessageRefused, SumAborted
 from crypto.keys import Identity
 from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
 from privacy.accountant import Spend, spend
+from privacy.events import Event
 from privacy.ledger import Ledger
 from secure_fedmeta.messages import RoundOpen, SumStep, encode, to_wire
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
@@ -36,7 +37,7 @@ class Release:
         survivors: how many clients' updates and noise shares are in the sum.
         selected: how many clients were asked.
         rejected: refused messages by reason.
-        spend: cumulative privacy spend after this round.
+        spend: all that the population has spent after this round, in other runs too.
     """
 
     round: int
@@ -121,6 +122,7 @@ class Aggregator:
         optimiser: what to do with an averaged outer vector.
         ledger: where the budget is kept.
         population: whose budget is spent.
+        prior: events charged to the population before this log began, as the log states them.
         log: the run's audit log.
         salts: secret bytes for the commitments to participation.
         keep_opening: stores the salts of a round where they can be deleted.
@@ -135,6 +137,7 @@ class Aggregator:
         optimiser: ServerOptimiser,
         ledger: Ledger,
         population: str,
+        prior: Sequence[Event],
         log: AuditLog,
         salts: Callable[[int], bytes],
         keep_opening: Callable[[Mapping[str, object]], None],
@@ -145,6 +148,7 @@ class Aggregator:
         self._state: ServerState = optimiser.init(model)
         self._ledger = ledger
         self._population = population
+        self._logged: list[Event] = list(prior)
         self._log = log
         self._salts = salts
         self._keep_opening = keep_opening
@@ -233,6 +237,7 @@ class Aggregator:
                 "reservation": self._reservation,
             },
         )
+        self._logged.append(event)
         exchange.intent = appended.digest
         return appended.digest
 
@@ -244,7 +249,9 @@ class Aggregator:
         before = self.model
         self._state = self._optimiser.update(self._state, torch.from_numpy(plan.decode(done.total)))
         self._ledger.commit(self._reservation)
-        spent = spend(self._ledger.events(self._population), delta=plan.delta)
+        # Of runs that charge this population at the same time, the log tells nothing: its figures
+        # are those of its own entries, so that they can be recomputed from it.
+        logged = spend(self._logged, delta=plan.delta)
         self._log.append(
             "round-release",
             {
@@ -256,7 +263,7 @@ class Aggregator:
                 "aggregate": hashlib.sha256(done.total.astype("<i8").tobytes()).hexdigest(),
                 "spend": {
                     name: {kind: decimal(value) for kind, value in adversary.epsilon.items()}
-                    for name, adversary in spent.adversaries.items()
+                    for name, adversary in logged.adversaries.items()
                 },
                 "evaluation": None,
             },
@@ -266,7 +273,7 @@ class Aggregator:
             survivors=len(done.contributors),
             selected=len(setting.cohort),
             rejected=dict(exchange.rejected),
-            spend=spent,
+            spend=spend(self._ledger.events(self._population), delta=plan.delta),
         )
 
     def abort(self, exchange: Exchange, reason: str) -> Abort:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from privacy.events import Event
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
 from secure_fedmeta import state
@@ -22,6 +24,7 @@ class Budget:
         delta: of the grant.
         approver: who granted it.
         expires: ISO 8601 moment after which the grant is void, or None.
+        prior: what earlier runs have charged the population.
     """
 
     ledger: Ledger
@@ -30,6 +33,7 @@ class Budget:
     delta: float
     approver: str
     expires: str | None
+    prior: tuple[Event, ...]
 
 
 def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool) -> Budget:
@@ -39,7 +43,8 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
     stake, and a second demo run is not refused. Any other data need a population with a grant.
 
     Raises:
-        ConfigError: private data without a population, or a population without a grant.
+        ConfigError: private data without a population, or a population without a grant in force
+            for the plan's unit and delta.
         LedgerError: the ledger cannot be opened.
     """
     url = config.ledger.url or state.ledger_url()
@@ -68,5 +73,26 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
             key="ledger.population",
             value=population,
         )
+    if (grant.unit, grant.delta) != (plan.unit, plan.delta):
+        raise ConfigError(
+            f"its budget is for unit {grant.unit} at delta {grant.delta!r}; the run asks for "
+            f"{plan.unit} at {plan.delta!r}: set privacy.unit and privacy.delta to match",
+            key="ledger.population",
+            value=population,
+        )
+    if grant.expires is not None and grant.expires <= datetime.now(UTC):
+        raise ConfigError(
+            f"its budget expired at {grant.expires.isoformat()}; grant a new one",
+            key="ledger.population",
+            value=population,
+        )
     expires = None if grant.expires is None else grant.expires.isoformat()
-    return Budget(ledger, population, grant.epsilon, grant.delta, grant.approver, expires)
+    return Budget(
+        ledger,
+        population,
+        grant.epsilon,
+        grant.delta,
+        grant.approver,
+        expires,
+        ledger.events(population),
+    )

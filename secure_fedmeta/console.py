@@ -109,10 +109,16 @@ def _scores(report: dict[str, Any]) -> Table:
         if found is None:
             table.add_row(label, "-", held_out["not_run"][arm])
         else:
-            width = found["ci95"]
-            interval = "one client" if width is None else f"± {width:.3f}"
-            table.add_row(label, f"{found['mean']:.3f}", interval)
+            table.add_row(label, *_interval(found))
     return table
+
+
+def _interval(found: dict[str, Any]) -> tuple[str, str]:
+    mean, width = found["mean"], found["ci95"]
+    if mean is None:
+        return "infinite", "the model diverged"
+    one = len(found["per_client"]) == 1
+    return f"{mean:.3f}", "one client" if one or width is None else f"± {width:.3f}"
 
 
 def _adversaries(report: dict[str, Any]) -> Table:

@@ -44,7 +44,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over clients and half the width of its 95 % Student interval (NaN for one client)."""
+    """Mean over clients and half the width of its 95 % Student interval.
+
+    The mean of no score is NaN and that of a model which diverged is infinite; the width is NaN
+    unless there are two finite scores or more.
+    """
 
     mean: float
     ci95: float
@@ -53,7 +57,9 @@ class Interval:
     def over(cls, scores: Mapping[str, float]) -> Interval:
         """Treats each client's score as one observation."""
         values = np.array(list(scores.values()))
-        if len(values) < 2:
+        if len(values) == 0:
+            return cls(math.nan, math.nan)
+        if len(values) == 1 or not np.isfinite(values).all():
             return cls(float(values.mean()), math.nan)
         quantile = float(stats.t.ppf(0.975, len(values) - 1))
         return cls(float(values.mean()), quantile * float(stats.sem(values)))
@@ -72,10 +78,15 @@ def auc(logits: NDArray[np.floating], targets: NDArray[np.generic]) -> float:
 def score(metric: str, outputs: torch.Tensor, targets: NDArray[np.generic]) -> float:
     """The value of a metric for model outputs `[n, outputs]` against targets `[n, ...]`.
 
+    Outputs that are not finite, of a model that diverged, score as badly as can be: infinity by
+    mse, else 0. NaN means that the targets allow no score (auc of one class).
+
     Raises:
         ConfigError: unknown metric.
     """
     out = outputs.detach().cpu().numpy().astype(np.float64)
+    if not np.isfinite(out).all():
+        return math.inf if metric == "mse" else 0.0
     if metric == "mse":
         wanted = targets.astype(np.float64).reshape(out.shape)
         return float(np.mean((out - wanted) ** 2))
@@ -124,34 +135,40 @@ class Evaluation:
             for split in self.splits
         )
 
-    def adapted(self, learner: MetaLearner, params: torch.Tensor, *, steps: int) -> Scores:
-        """Every client scored after `steps` adaptation steps on its support examples."""
+    def adapted(self, learner: MetaLearner, params: torch.Tensor) -> Scores:
+        """Every client scored after the learner adapted on its support examples."""
         if not self.splits:
             return {}
         support_x = torch.as_tensor(np.stack([split.support_x for split in self.splits]))
         support_y = torch.as_tensor(np.stack([split.support_y for split in self.splits]))
-        adapted = learner.adapt_many(params, support_x, support_y, steps=steps)
+        adapted = learner.adapt_many(params, support_x, support_y)
         return self._mean_per_client(
             (split.client, self._score(learner, own, split.test_x, split.test_y))
             for split, own in zip(self.splits, adapted, strict=True)
         )
 
-    def local_all(
-        self, learner: MetaLearner, params: torch.Tensor, *, steps: int, folds: int = 5
-    ) -> Scores:
+    def local_all(self, learner: MetaLearner, params: torch.Tensor, *, folds: int = 5) -> Scores:
         """Every subject on its own: cross-validated training on all its examples."""
-        return self._mean_per_client(self._local_folds(learner, params, steps, folds))
+        return self._mean_per_client(self._local_folds(learner, params, folds))
 
     def _local_folds(
-        self, learner: MetaLearner, params: torch.Tensor, steps: int, folds: int
+        self, learner: MetaLearner, params: torch.Tensor, folds: int
     ) -> Iterator[tuple[str, float]]:
-        for number, (name, x, y) in enumerate(self._subjects):
-            parts = np.array_split(_order(f"{name}/{number}/folds", len(x)), min(folds, len(x)))
-            for test in parts:
+        """Score of every fold; folds with equally many training rows train in one pass."""
+        cuts: dict[int, list[tuple[int, NDArray[np.intp], NDArray[np.intp]]]] = defaultdict(list)
+        for number, (name, x, _) in enumerate(self._subjects):
+            order = _order(f"{name}/{number}/folds", len(x))
+            for test in np.array_split(order, min(folds, len(x))):
                 train = np.setdiff1d(np.arange(len(x)), test)
-                own = learner.adapt(
-                    params, torch.as_tensor(x[train]), torch.as_tensor(y[train]), steps=steps
-                )
+                cuts[len(train)].append((number, train, test))
+        for group in cuts.values():
+            rows = [self._subjects[number][1][train] for number, train, _ in group]
+            labels = [self._subjects[number][2][train] for number, train, _ in group]
+            trained = learner.adapt_many(
+                params, torch.as_tensor(np.stack(rows)), torch.as_tensor(np.stack(labels))
+            )
+            for (number, _, test), own in zip(group, trained, strict=True):
+                name, x, y = self._subjects[number]
                 yield name, self._score(learner, own, x[test], y[test])
 
     def _score(

@@ -12,12 +12,13 @@ from crypto.errors import RingRefused, TermsRefused
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS, SecureSum
+from privacy.errors import PlanRefused
 from privacy.plan import PrivacyPlan
 from privacy.plan import Terms as PlanTerms
 from privacy.unit import Unit
 from secure_fedmeta.client import Client
-from secure_fedmeta.config import Config
-from secure_fedmeta.errors import ConfigError, unknown_name
+from secure_fedmeta.config import Config, PrivacyConfig
+from secure_fedmeta.errors import ConfigError, DataError, unknown_name
 from secure_fedmeta.losses import Loss
 from secure_fedmeta.meta import Learner, build_learner
 from secure_fedmeta.models import build_model, check_module
@@ -26,6 +27,7 @@ from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.simulation import CohortWork
 from secure_fedmeta.tasks import TaskSource, build_source
+from secure_fedmeta.transport.registry import TRANSPORTS
 from secure_fedmeta.vector import ParameterVector
 
 AGGREGATOR = "aggregator"
@@ -94,9 +96,9 @@ def assemble(
     Raises:
         ConfigError: an unknown name or a combination that cannot work; names key and value.
         DataError: the data break what their source declares.
-        PlanRefused: the privacy plan cannot be made as asked.
     """
     protocol = _protocol(config)
+    TRANSPORTS.get(config.transport.name)
     source = build_source(config.data.source, config.data.options)
     training, held_out = _clients(config, source)
     _check_unit(config, source)
@@ -155,6 +157,10 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
         parts: the checked run.
         run: 32 bytes that name the run.
         randomness: the operating system's, or a flagged seed.
+
+    Raises:
+        ConfigError: the secure sum does not keep its promises under these thresholds.
+        DataError: a client has no task, or more than its source declares.
     """
     aggregator = Identity.generate(randomness.stream(AGGREGATOR))
     streams = {name: randomness.stream(f"client/{name}") for name in parts.training}
@@ -162,6 +168,12 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
     work = CohortWork(
         parts.learner, parts.source, {name: stream(32) for name, stream in streams.items()}
     )
+    for name in parts.training:
+        if work.units(name) > parts.plan.max_units_per_client:
+            raise DataError(
+                f"client {name!r} has {work.units(name)} tasks, more than the "
+                f"{parts.plan.max_units_per_client} that source {parts.source.name!r} declares"
+            )
     roster = Roster(
         aggregator.public,
         tuple(Member(name, identity.public) for name, identity in identities.items()),
@@ -279,6 +291,13 @@ def _plan(
         "max_colluders": privacy.max_colluders,
         "person_units": privacy.person_units,
     }
+    try:
+        return _with_noise(privacy, terms)
+    except PlanRefused as error:
+        raise ConfigError(str(error), key="privacy") from error
+
+
+def _with_noise(privacy: PrivacyConfig, terms: PlanTerms) -> PrivacyPlan:
     if privacy.noise_multiplier is not None:
         return PrivacyPlan.from_noise_multiplier(noise_multiplier=privacy.noise_multiplier, **terms)
     if privacy.epsilon is None:

@@ -109,7 +109,8 @@ def _held_out(
         "metric": info.metric,
         "support": info.k_support,
         "clients": list(parts.held_out),
-        "not_run": dict(not_run),
+        "not_run": {arm: "no held-out client has a score" for arm in arms if not arms[arm]}
+        | dict(not_run),
     }
     for arm, scores in arms.items():
         if not scores:
@@ -117,9 +118,9 @@ def _held_out(
             continue
         interval = Interval.over(scores)
         table[arm] = {
-            "mean": interval.mean,
-            "ci95": _finite(interval.ci95),
-            "per_client": scores,
+            "mean": finite(interval.mean),
+            "ci95": finite(interval.ci95),
+            "per_client": {client: finite(value) for client, value in scores.items()},
         }
     return table
 
@@ -128,10 +129,10 @@ def _adversaries(spent: Spend) -> dict[str, Any]:
     """Epsilon per adversary; what is infinite becomes null, which JSON can say."""
     return {
         str(name): {
-            "epsilon": {kind: _finite(value) for kind, value in adversary.epsilon.items()},
+            "epsilon": {kind: finite(value) for kind, value in adversary.epsilon.items()},
             "claim": adversary.claim,
-            "record": _finite(adversary.record),
-            "person": _finite(adversary.person),
+            "record": finite(adversary.record),
+            "person": finite(adversary.person),
         }
         for name, adversary in spent.adversaries.items()
     }
@@ -148,7 +149,9 @@ def _mean_traffic(traffic: Mapping[int, Traffic]) -> dict[str, int]:
 def draw_curves(directory: Path, records: Sequence[Mapping[str, Any]], report: Any) -> None:
     """Write the curves of held-out score and of epsilon as SVG files under `directory`."""
     scored = [
-        (r["round"], r["unadapted"], r["adapted"]) for r in records if r.get("adapted") is not None
+        (r["round"], r["unadapted"], r["adapted"])
+        for r in records
+        if r.get("adapted") is not None and r["unadapted"] is not None
     ]
     if scored:
         held_out = report["held_out"]
@@ -197,5 +200,6 @@ def read_report(directory: Path) -> dict[str, Any]:
     return found
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no word for it: what diverged, or was never scored."""
     return value if math.isfinite(value) else None

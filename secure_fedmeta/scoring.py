@@ -14,13 +14,23 @@ from secure_fedmeta.simulation import CohortWork
 _SGD = "fedavg"  # adapts by plain gradient descent on all parameters
 
 
-def personaliser(parts: Parts, algorithm: str) -> Learner:
-    """How a new user adapts: the configured schedule, with the rule of `algorithm`."""
-    settings = parts.config.evaluation
+def personaliser(parts: Parts) -> Learner:
+    """How a new user adapts the meta-model: the configured rule and schedule."""
+    settings, learner = parts.config.evaluation, parts.config.learner
     return parts.learner_like(
-        algorithm,
+        learner.algorithm,
         inner_steps=settings.adapt_steps,
-        inner_lr=settings.adapt_lr or parts.config.learner.inner_lr,
+        inner_lr=settings.adapt_lr or learner.inner_lr,
+    )
+
+
+def fine_tuner(parts: Parts) -> Learner:
+    """How a new user fine-tunes the averaged model: a schedule of its own, as tuned for it."""
+    settings, learner = parts.config.evaluation, parts.config.learner
+    return parts.learner_like(
+        _SGD,
+        inner_steps=settings.fedavg_adapt_steps or settings.adapt_steps,
+        inner_lr=settings.fedavg_adapt_lr or settings.adapt_lr or learner.inner_lr,
     )
 
 
@@ -36,33 +46,30 @@ def closing_arms(
         randomness: noise and drawing keys of the FedAvg baseline.
     """
     settings = parts.config.evaluation
-    meta = personaliser(parts, parts.config.learner.algorithm)
+    meta = personaliser(parts)
     local = parts.learner_like(_SGD, inner_steps=settings.local_steps, inner_lr=settings.local_lr)
     initial = parts.initial()
     arms: dict[str, Scores | None] = {
         "no_adaptation": evaluation.unadapted(meta, model),
-        "local_k": evaluation.adapted(local, initial, steps=settings.local_steps),
-        "local_all": evaluation.local_all(local, initial, steps=settings.local_steps),
+        "local_k": evaluation.adapted(local, initial),
+        "local_all": evaluation.local_all(local, initial),
         "fedavg_ft": None,
-        "meta": evaluation.adapted(meta, model, steps=settings.adapt_steps),
+        "meta": evaluation.adapted(meta, model),
     }
     if not parts.source.info.public:
         reason = "not run: a second training on data that are not public would need a second budget"
         return arms, {"fedavg_ft": reason}
-    averaged = train_fedavg(parts, randomness)
-    arms["fedavg_ft"] = evaluation.adapted(
-        personaliser(parts, _SGD), averaged, steps=settings.adapt_steps
-    )
+    arms["fedavg_ft"] = evaluation.adapted(fine_tuner(parts), train_fedavg(parts, randomness))
     return arms, {}
 
 
 def train_fedavg(parts: Parts, randomness: Randomness) -> torch.Tensor:
     """FedAvg under the run's own plan on public data: parameters `[d] float32`."""
-    keys = randomness.stream("fedavg/keys")
+    settings, keys = parts.config.evaluation, randomness.stream("fedavg/keys")
     learner = parts.learner_like(
         _SGD,
-        inner_steps=parts.config.evaluation.fedavg_inner_steps,
-        inner_lr=parts.config.learner.inner_lr,
+        inner_steps=settings.fedavg_inner_steps,
+        inner_lr=settings.fedavg_inner_lr or parts.config.learner.inner_lr,
     )
     work = CohortWork(learner, parts.source, {name: keys(32) for name in parts.training})
     return train_in_clear(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,13 +33,13 @@ from secure_fedmeta.pipeline import Parties, Parts, assemble, found_parties
 from secure_fedmeta.progress import Progress, Silent
 from secure_fedmeta.provenance import code_digest, environment_digest
 from secure_fedmeta.randomness import Randomness
-from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, write_json
+from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, finite, write_json
 from secure_fedmeta.results import report as closing_report
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.scoring import closing_arms, personaliser
-from secure_fedmeta.transport.memory import MemoryTransport, RandomFaults
+from secure_fedmeta.transport.registry import TRANSPORTS
 from secure_fedmeta.unprotected import UNPROTECTED
-from secure_fedmeta.workspace import Workspace
+from secure_fedmeta.workspace import Workspace, name_run
 
 Status = Literal["completed", "budget", "aborted"]
 
@@ -78,7 +79,7 @@ def run(
         loss: the caller's own loss instead of the source's.
 
     Raises:
-        ConfigError, DataError, PlanRefused: before anything is computed or charged.
+        ConfigError, DataError: before anything is computed or charged.
         LedgerError: the ledger cannot be used.
         AuditError: the log cannot be written; the run stops where it is.
     """
@@ -88,18 +89,15 @@ def run(
     seed = config.not_private
     randomness = Randomness(None if seed is None else seed.seed)
     parties = found_parties(parts, randomness.stream("run")(32), randomness)
-    workspace = Workspace.create(
-        out, config.name, moment=datetime.now(UTC), suffix=os.urandom(3).hex()
-    )
-    budget = open_budget(
-        config, parts.plan, run_id=workspace.run_id, public=parts.source.info.public
-    )
+    run_id = name_run(config.name, moment=datetime.now(UTC), suffix=os.urandom(3).hex())
+    budget = open_budget(config, parts.plan, run_id=run_id, public=parts.source.info.public)
+    workspace = Workspace.create(out, run_id)
     (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
     with _started_log(workspace, parts, parties, budget, randomness) as (log, vkey):
         training = Training(parts, parties, budget, log, workspace, randomness, progress)
         with (workspace.path / METRICS).open("w", encoding="utf-8") as metrics:
             for record in training.rounds():
-                metrics.write(json.dumps(record) + "\n")
+                metrics.write(json.dumps(record, allow_nan=False) + "\n")
                 metrics.flush()
                 PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
                 progress.round_done(record)
@@ -148,7 +146,7 @@ class Training:
             support=parts.source.info.k_support,
             repeats=parts.config.evaluation.repeats,
         )
-        self._personaliser = personaliser(parts, parts.config.learner.algorithm)
+        self._personaliser = personaliser(parts)
         self._aggregator = Aggregator(
             parties.setting,
             identity=parties.aggregator,
@@ -156,20 +154,14 @@ class Training:
             optimiser=parts.optimiser,
             ledger=budget.ledger,
             population=budget.population,
+            prior=budget.prior,
             log=log,
             salts=randomness.stream("salts"),
             keep_opening=workspace.keep_opening,
         )
         wire = parts.config.transport
-        self._transport = MemoryTransport(
-            parties.clients,
-            faults=RandomFaults(
-                drop=wire.drop,
-                delay=wire.delay,
-                duplicate=wire.duplicate,
-                tamper=wire.tamper,
-                generator=randomness.generator("faults").generator,
-            ),
+        self._transport = TRANSPORTS.get(wire.name)(
+            parties.clients, wire, faults=randomness.generator("faults").generator
         )
 
     @property
@@ -251,12 +243,14 @@ class Training:
         return record | self._score() if due and self._parts.held_out else record
 
     def _score(self) -> dict[str, Any]:
-        learner, steps = self._personaliser, self._parts.config.evaluation.adapt_steps
-        adapted = self._evaluation.adapted(learner, self.model, steps=steps)
+        learner = self._personaliser
+        adapted = self._evaluation.adapted(learner, self.model)
         return {
             "metric": self._evaluation.metric,
-            "unadapted": Interval.over(self._evaluation.unadapted(learner, self.model)).mean,
-            "adapted": Interval.over(adapted).mean,
+            "unadapted": finite(
+                Interval.over(self._evaluation.unadapted(learner, self.model)).mean
+            ),
+            "adapted": finite(Interval.over(adapted).mean),
         }
 
 
@@ -299,6 +293,10 @@ def _started_log(
                 "delta": decimal(budget.delta),
                 "approver": budget.approver,
                 "expires": budget.expires,
+                "prior": [
+                    {"event": event.to_json(), "count": count}
+                    for event, count in Counter(budget.prior).items()
+                ],
             },
         )
         PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)

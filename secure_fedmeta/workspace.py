@@ -28,20 +28,19 @@ class Workspace:
     run_id: str
 
     @classmethod
-    def create(cls, out: Path, name: str, *, moment: datetime, suffix: str) -> Workspace:
+    def create(cls, out: Path, run_id: str) -> Workspace:
         """Make a new directory under `out`.
 
         Args:
             out: folder of run directories; made if missing.
-            name: the config's name.
-            moment: when the run starts.
-            suffix: makes the name unique.
+            run_id: see `name_run`.
 
         Raises:
-            RunDirectoryError: the directory cannot be made, or exists.
+            RunDirectoryError: the directory cannot be made, or exists, or something that is no
+                link stands where `latest` belongs.
         """
-        run_id = f"{moment:%Y%m%d-%H%M%S}-{name}-{suffix}"
         path = out / run_id
+        _latest(out)
         try:
             path.mkdir(parents=True)
         except OSError as error:
@@ -73,9 +72,19 @@ class Workspace:
         Raises:
             RunDirectoryError: something that is no link stands in its place.
         """
-        link = self.path.parent / LATEST
-        if link.exists() and not link.is_symlink():
-            raise RunDirectoryError(f"{link} is not a link: move it away")
+        link = _latest(self.path.parent)
         draft = self.path.parent / f".{self.run_id}"
         draft.symlink_to(self.run_id, target_is_directory=True)
         draft.replace(link)
+
+
+def name_run(name: str, *, moment: datetime, suffix: str) -> str:
+    """The id of a run: when it starts, the config's name, and what makes it unique."""
+    return f"{moment:%Y%m%d-%H%M%S}-{name}-{suffix}"
+
+
+def _latest(out: Path) -> Path:
+    link = out / LATEST
+    if link.exists() and not link.is_symlink():
+        raise RunDirectoryError(f"{link} is not a link: move it away")
+    return link

@@ -1,0 +1,224 @@
+"""A client answers each moment once, under its own terms, and sends nothing but the secure sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crypto.errors import CryptoError, MessageRefused, OutOfOrder, TermsRefused
+from crypto.keys import Identity
+from secure_fedmeta.aggregator import Abort, Release
+from secure_fedmeta.client import Client
+from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
+from secure_fedmeta.setting import Setting
+from secure_fedmeta.transport.memory import Delivery
+from tests.secure_fedmeta.federation import CLIENTS, Federation
+
+ENVELOPE = 110  # version, step, sender, recipient, context, length, signature
+ADVERT = 3 * 32  # two public keys, one commitment
+SHARES = 4 + (CLIENTS - 1) * (4 + 4 + ENVELOPE + 2 * 32 + 16)  # per peer: two shares, one tag
+ANSWER = 32 + CLIENTS * (4 + 1 + 32)  # digest of the request, one share per client
+
+
+OPEN: dict[str, dict[str, object]] = {
+    "masking": {},
+    "plain": {"secure_sum.protocol": "plain", "secure_sum.allow_insecure": True},
+}
+
+
+def opening(federation: Federation, index: int, attempt: int = 1) -> Mapping[int, bytes]:
+    return federation.aggregator.open_round(index, attempt).begin()
+
+
+def opened(message: bytes) -> RoundOpen:
+    envelope = decode(message)
+    assert isinstance(envelope, RoundOpen)
+    return envelope
+
+
+@pytest.fixture(params=["masking", "plain"])
+def federation(tmp_path: Path, request: pytest.FixtureRequest) -> Federation:
+    return Federation(tmp_path, OPEN[request.param])
+
+
+def client(federation: Federation, index: int = 1) -> Client:
+    return federation.parties.clients[index]
+
+
+def test_a_replayed_opening_is_refused(federation: Federation) -> None:
+    message = opening(federation, 3)[1]
+    client(federation).handle(message)
+    with pytest.raises(MessageRefused, match="never answered twice"):
+        client(federation).handle(message)
+
+
+@pytest.mark.parametrize(("index", "attempt"), [(3, 1), (2, 2), (2, 9), (1, 1)])
+def test_a_moment_in_the_past_is_refused(federation: Federation, index: int, attempt: int) -> None:
+    client(federation).handle(opening(federation, 3, 2)[1])
+    with pytest.raises(MessageRefused, match="never answered twice"):
+        client(federation).handle(opening(federation, index, attempt)[1])
+
+
+@pytest.mark.parametrize(("index", "attempt"), [(3, 3), (4, 1), (9, 1)])
+def test_a_later_moment_is_answered(federation: Federation, index: int, attempt: int) -> None:
+    client(federation).handle(opening(federation, 3, 2)[1])
+    assert client(federation).handle(opening(federation, index, attempt)[1])
+
+
+@pytest.mark.parametrize("index", [2, 2**32 - 1, 2**32, 2**64 - 1])
+def test_a_forged_opening_does_not_lock_a_client_out(federation: Federation, index: int) -> None:
+    """Whoever is not the aggregator cannot move a client past the next real round."""
+    real = opening(federation, 1)[1]
+    envelope = opened(real)
+    stranger = Identity.from_seed(b"s" * 32)
+    setting = federation.parties.setting
+    roster = replace(setting.roster, aggregator=stranger.public)
+    terms = replace(setting, roster=roster).terms(
+        round_index=min(index, 2**32 - 1), attempt=1, model=federation.parts.initial()
+    )
+    signed = federation.spy.inner.aggregator(terms, identity=stranger).begin().messages[1]
+    for body in (envelope.body, signed, b"\0"):
+        with pytest.raises((MessageRefused, TermsRefused)):
+            client(federation).handle(encode(RoundOpen(index, 1, envelope.model, body)))
+    assert client(federation).handle(real)
+
+
+def test_a_real_message_under_another_moment_is_refused(federation: Federation) -> None:
+    envelope = opened(opening(federation, 5)[1])
+    for moment in ((6, 1), (5, 2), (7, 7)):
+        with pytest.raises(MessageRefused):
+            client(federation).handle(encode(RoundOpen(*moment, envelope.model, envelope.body)))
+    assert client(federation).handle(encode(envelope))
+
+
+def test_a_step_needs_an_opening(federation: Federation) -> None:
+    with pytest.raises(MessageRefused, match="not the open attempt"):
+        client(federation).handle(encode(SumStep(1, 1, b"x")))
+    client(federation).handle(opening(federation, 1)[1])
+    for moment in ((1, 2), (2, 1), (0, 1)):
+        with pytest.raises(MessageRefused, match="not the open attempt"):
+            client(federation).handle(encode(SumStep(*moment, b"x")))
+
+
+@pytest.mark.parametrize("change", [lambda m: m[:-4], lambda m: m + bytes(4), lambda m: b""])
+def test_a_model_of_another_size_is_refused(federation: Federation, change) -> None:  # type: ignore[no-untyped-def]
+    envelope = opened(opening(federation, 1)[1])
+    with pytest.raises(MessageRefused, match="are allowed"):
+        client(federation).handle(encode(replace(envelope, model=change(envelope.model))))
+    assert client(federation).handle(encode(envelope))
+
+
+def foreign(setting: Setting, change: str) -> Setting:
+    """The setting of an aggregator that would like other terms than the clients have."""
+    if change == "threshold":
+        return replace(setting, threshold=setting.threshold + 1)
+    if change == "config":
+        return replace(setting, config_digest=bytes(32))
+    if change == "run":
+        return replace(setting, run=bytes(32))
+    if change == "ring":
+        return replace(setting, ring=replace(setting.ring, bits=setting.ring.bits + 1))
+    plan = setting.plan
+    weaker = {
+        "min_survivors": {"min_survivors": plan.min_survivors - 1},
+        "max_colluders": {"max_colluders": 0},
+        "less noise": {"epsilon": 100.0},
+    }[change]
+    terms = {
+        name: getattr(plan, name)
+        for name in (
+            "delta", "rounds", "clip", "dimension", "expected_units", "max_units_per_client",
+            "clients", "min_survivors", "max_colluders", "person_units", "epsilon",
+        )
+    }  # fmt: skip
+    return replace(setting, plan=plan.calibrated(**{**terms, **weaker}))
+
+
+@pytest.mark.parametrize("protocol", ["masking", "plain"])
+@pytest.mark.parametrize(
+    "change",
+    ["threshold", "config", "run", "ring", "min_survivors", "max_colluders", "less noise"],
+)
+def test_terms_never_come_from_the_aggregator(tmp_path: Path, protocol: str, change: str) -> None:
+    """An aggregator that signs with other thresholds, noise or config gets no answer."""
+    federation = Federation(tmp_path, {**OPEN[protocol], "privacy.min_survivors": 4})
+    setting = foreign(federation.parties.setting, change)
+    model = federation.parts.initial()
+    terms = setting.terms(round_index=1, attempt=1, model=model)
+    machine = federation.spy.inner.aggregator(terms, identity=federation.parties.aggregator)
+    real = opened(opening(federation, 1)[1])
+    message = encode(replace(real, body=machine.begin().messages[1]))
+    with pytest.raises(MessageRefused):
+        client(federation).handle(message)
+    assert not federation.spy.vectors
+    assert client(federation).handle(encode(real))
+
+
+@pytest.mark.parametrize("persons", [2, 5])
+def test_an_upload_is_a_secure_sum_message_and_nothing_else(
+    federation: Federation, persons: int
+) -> None:
+    """No weights, counts, losses or metrics travel beside the protected vector.
+
+    Every upload has exactly the bytes of the protocol's own message, whatever the data.
+    """
+    uploads: list[bytes] = []
+
+    def keep(delivery: Delivery) -> list[Delivery]:
+        if delivery.upload:
+            uploads.append(delivery.payload)
+        return [delivery]
+
+    work = client(federation)._work
+    work._blocks = {name: blocks[:persons] for name, blocks in work._blocks.items()}
+    federation.transport._faults = keep
+    federation.round(1)
+    setting, masked = federation.parties.setting, federation.spy.name == "masking"
+    packed = setting.ring.pack(np.zeros(setting.plan.dimension, dtype=np.uint64))
+    assert len(packed) == -(-setting.ring.bits * setting.plan.dimension // 8)
+    vector = 32 + len(packed) if masked else len(packed)
+    steps = [uploads[start : start + CLIENTS] for start in range(0, len(uploads), CLIENTS)]
+    sizes = [{len(upload) - ENVELOPE for upload in step} for step in steps]
+    assert sizes == ([{ADVERT}, {SHARES}, {vector}, {ANSWER}] if masked else [{vector}])
+
+
+def test_the_vector_is_computed_once(federation: Federation) -> None:
+    """Every message of a round twice: the units are encoded, and the noise drawn, once."""
+    federation.transport._faults = lambda delivery: [delivery, delivery]
+    outcome = federation.round(1)
+    assert outcome.round == 1
+    assert sorted(federation.spy.vectors) == [(1, 1, index) for index in (1, 2, 3, 4)]
+    federation.spy.check_sums()
+    assert federation.refused
+    assert all(isinstance(error, MessageRefused | OutOfOrder) for _, error in federation.refused)
+
+
+def test_the_computation_starts_after_every_check(federation: Federation) -> None:
+    message = opening(federation, 1)[1]
+    tampered = message[:-1] + bytes([message[-1] ^ 1])
+    with pytest.raises(CryptoError):
+        client(federation).handle(tampered)
+    assert not federation.spy.vectors
+
+
+def test_the_repr_holds_no_secret(federation: Federation) -> None:
+    assert repr(client(federation)) == "Client(index=1, last=(0, 0))"
+
+
+def test_a_second_attempt_carries_fresh_noise(federation: Federation) -> None:
+    """The same model and the same units twice: sent twice with other noise, and charged once."""
+    last = 2 if federation.spy.name == "masking" else 0
+
+    def lose_vectors(delivery: Delivery) -> list[Delivery]:
+        return [] if delivery.upload and delivery.sequence == last else [delivery]
+
+    federation.transport._faults = lose_vectors
+    assert isinstance(federation.round(1, attempt=1), Abort)
+    assert isinstance(federation.round(1, attempt=2), Release)
+    first, second = (federation.spy.vectors[1, attempt, 1] for attempt in (1, 2))
+    assert not np.array_equal(first, second)
+    assert len(federation.events()) == 1
