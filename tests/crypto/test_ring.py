@@ -188,6 +188,28 @@ def test_tail_bound_holds_against_the_exact_law_and_is_not_loose(
     assert exact_log2_tail(noise_std**2, max(int(0.75 * t) - 2, 0)) > failure_log2
 
 
+def chernoff_exponent(variance: float, a: int) -> mpmath.mpf:
+    """sup over s of s a - v (cosh s - 1), by bisection of its derivative: no closed form."""
+    with mpmath.workdps(40):
+        low, high = mpmath.mpf(0), mpmath.log(2 * a / mpmath.mpf(variance) + 2)
+        for _ in range(120):
+            s = (low + high) / 2
+            low, high = (s, high) if variance * mpmath.sinh(s) < a else (low, s)
+        return s * a - variance * (mpmath.cosh(s) - 1)
+
+
+@pytest.mark.parametrize("noise_std", [0.01, 0.5, 7.0, 100.0, 1e6, 1e12])
+@pytest.mark.parametrize(("dimension", "failure_log2"), [(1, -1), (1000, -40), (10**7, -128)])
+def test_tail_is_where_the_chernoff_exponent_reaches_what_is_wanted(
+    noise_std: float, dimension: int, failure_log2: int
+) -> None:
+    t = noise_tail(noise_std, dimension=dimension, failure_log2=failure_log2)
+    wanted = mpmath.log(2 * dimension) - failure_log2 * mpmath.log(2)
+    assert chernoff_exponent(noise_std**2, t) >= wanted
+    just_below = int(t * (1 - 1e-9)) - 1
+    assert just_below < 1 or chernoff_exponent(noise_std**2, just_below) < wanted
+
+
 def test_oracle_of_the_tail_agrees_with_scipy() -> None:
     # For the oracle itself: another implementation of the same law, where double precision lasts.
     for variance, t in ((1.0, 3), (49.0, 20)):
