@@ -89,7 +89,7 @@ def damaged(data: st.DataObject, payload: bytes) -> bytes:
     )
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_signed_nonsense_of_insiders(data: st.DataObject) -> None:
     """One client and the aggregator's messages to one client hold signed, arbitrary payloads.

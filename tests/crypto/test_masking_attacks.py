@@ -223,7 +223,7 @@ class Aggregator:
         self.holders[victim, kind].add(holder)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_no_behaviour_of_the_aggregator_collects_both_shares_of_an_honest_client(
     data: st.DataObject,
@@ -487,7 +487,7 @@ def mangled(data: st.DataObject, message: bytes, others: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_changed_message_is_refused_by_name_and_changes_nothing(
     name: str, data: st.DataObject
