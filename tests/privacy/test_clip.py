@@ -223,6 +223,15 @@ def test_a_huge_unit_comes_to_the_edge_and_not_beyond(unit: np.ndarray) -> None:
         assert (0.999 * SCALE * CLIP) ** 2 <= length <= DELTA**2
 
 
+def test_delta_holds_however_the_rounding_falls() -> None:
+    """Rounding takes 2.5 steps to 2 or 3, and the norm from 50 beyond Delta; Delta holds."""
+    unit = np.full((1, 400), 0.3125)
+    for key in range(20):
+        rng = SecureRandom.from_key(bytes([key]) * 32)
+        moved = bounded_sum(unit, clip=7.0, scale=8, delta=50, rng=rng).tolist()
+        assert 25**2 < sum(v * v for v in moved) <= 50**2
+
+
 def test_a_unit_given_twice_counts_as_two_units() -> None:
     unit = np.full((1, DIMENSION), HUGE)
     twice = summed(np.vstack([unit, unit]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import mpmath
 import numpy as np
@@ -60,6 +61,19 @@ def test_the_claim_is_never_below_the_exact_divergence(mu: float, shift: int) ->
 def test_noise_or_sensitivity_claimed_two_percent_wrong_is_noticed(mu: float, shift: int) -> None:
     assert falls_short(mu, shift, claimed_mu=1.02 * mu)
     assert falls_short(mu, 2 * shift, claimed_mu=4.08 * mu)
+
+
+@pytest.mark.parametrize(
+    ("l2", "l1", "mu"), [(1, 1, 4.0), (3, 7, 0.5), (7, 20, 1e4), (4099, 22451, 1e9), (2, 4, 1.0)]
+)
+def test_the_formula_is_the_published_one_in_exact_arithmetic(l2: int, l1: int, mu: float) -> None:
+    """The second-order term is above the exact divergence, so that only this notices its loss."""
+    bound, m = skellam_rdp(l2, l1, mu), Fraction(mu)
+    for order in range(2, 513):
+        by_order = Fraction((2 * order - 1) * l2**2 + 6 * l1) / (4 * m**2)
+        flat = Fraction(3 * l1) / (2 * m)
+        expected = Fraction(order * l2**2) / (2 * m) + min(by_order, flat)
+        assert bound[order - 2] == pytest.approx(float(expected), rel=1e-14)
 
 
 @pytest.mark.parametrize(("mu", "shift"), [(1e3, 10), (1e4, 30), (1e5, 100)])
