@@ -278,7 +278,7 @@ class Aggregator:
 
     def abort(self, exchange: Exchange, reason: str) -> Abort:
         """Log a round that ended without a release; what was reserved stays charged."""
-        charged = self._reservation is not None
+        charged = exchange.intent is not None
         self._log.append(
             "round-abort",
             {

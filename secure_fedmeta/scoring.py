@@ -59,18 +59,26 @@ def closing_arms(
     if not parts.source.info.public:
         reason = "not run: a second training on data that are not public would need a second budget"
         return arms, {"fedavg_ft": reason}
-    arms["fedavg_ft"] = evaluation.adapted(fine_tuner(parts), train_fedavg(parts, randomness))
+    averaged = train_in_clear_as_planned(parts, averager(parts), randomness)
+    arms["fedavg_ft"] = evaluation.adapted(fine_tuner(parts), averaged)
     return arms, {}
 
 
-def train_fedavg(parts: Parts, randomness: Randomness) -> torch.Tensor:
-    """FedAvg under the run's own plan on public data: parameters `[d] float32`."""
-    settings, keys = parts.config.evaluation, randomness.stream("fedavg/keys")
-    learner = parts.learner_like(
+def averager(parts: Parts) -> Learner:
+    """The FedAvg baseline's learner: some local steps of plain gradient descent per task."""
+    settings = parts.config.evaluation
+    return parts.learner_like(
         _SGD,
         inner_steps=settings.fedavg_inner_steps,
         inner_lr=settings.fedavg_inner_lr or parts.config.learner.inner_lr,
     )
+
+
+def train_in_clear_as_planned(
+    parts: Parts, learner: Learner, randomness: Randomness
+) -> torch.Tensor:
+    """Train `learner` on public data under the run's own plan: parameters `[d] float32`."""
+    keys = randomness.stream("in-clear/keys")
     work = CohortWork(learner, parts.source, {name: keys(32) for name in parts.training})
     return train_in_clear(
         work,
@@ -78,5 +86,5 @@ def train_fedavg(parts: Parts, randomness: Randomness) -> torch.Tensor:
         plan=parts.plan,
         optimiser=parts.optimiser,
         initial=parts.initial(),
-        noise=lambda name: randomness.generator(f"fedavg/noise/{name}"),
+        noise=lambda name: randomness.generator(f"in-clear/noise/{name}"),
     )

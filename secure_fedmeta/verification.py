@@ -58,7 +58,8 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
     """Verify the log of a run directory.
 
     The key comes from `key`, else from the pin that the run left in the state directory. With
-    neither, the log may be consistent and still be anybody's: that is accepted only if `unpinned`.
+    neither, the log may be consistent and still be anybody's: that is accepted only if `unpinned`,
+    which never sets aside a pin that exists.
 
     Raises:
         RunDirectoryError: there is no log to verify, or the pinned checkpoint cannot be read.
@@ -71,7 +72,7 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
     except OSError as error:
         raise RunDirectoryError(f"{pinned} cannot be read: {error.strerror}") from error
     try:
-        if key is None and not unpinned:
+        if key is None:
             pin = PinStore(state.state_directory()).load(directory.resolve().name)
             if pin is not None:
                 key, head = pin.vkey, head or pin.checkpoint
