@@ -1,4 +1,4 @@
-"""Settings: what is written reads back, what is wrong is named by key, value and what is allowed."""
+"""Settings: what is written reads back; what is wrong is named with what is allowed."""
 
 from __future__ import annotations
 
