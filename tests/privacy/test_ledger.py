@@ -544,3 +544,14 @@ def test_a_commit_is_durable_in_the_database_settings(file: Path) -> None:
             for name in ("synchronous", "journal_mode", "foreign_keys")
         }
     assert pragmas == {"synchronous": 3, "journal_mode": "delete", "foreign_keys": 1}
+
+
+def test_a_writer_shuts_others_out_before_it_reads(file: Path) -> None:
+    ledger = granted(file)
+    other = sqlite3.connect(file, isolation_level=None, timeout=0.0)
+    with ledger._store.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    with ledger._store.reading():
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    other.close()
