@@ -318,10 +318,13 @@ def _ring(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> tuple[Ring,
     threshold = config.secure_sum.threshold
     if threshold is None:
         threshold = protocol.default_threshold(plan.clients, plan.max_colluders)
+    if threshold > plan.clients:
+        raise ConfigError(
+            f"only {plan.clients} clients train", key="secure_sum.threshold", value=threshold
+        )
     if threshold > plan.min_survivors:
         raise ConfigError(
-            f"fewer than the {threshold} shares that {protocol.name} needs; set {threshold} or "
-            "more, or hold out fewer clients",
+            f"fewer than the {threshold} shares that {protocol.name} needs; set {threshold} or more",
             key="privacy.min_survivors",
             value=plan.min_survivors,
         )
