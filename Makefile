@@ -54,6 +54,7 @@ wheel-check: $(DEV)
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks.meta_gradients --json
 	$(BIN)/python -m benchmarks.credit_folds --json
+	$(BIN)/python -m benchmarks.sinusoid_seeds --json
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
