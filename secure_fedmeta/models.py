@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from secure_fedmeta.errors import ConfigError
@@ -117,8 +116,6 @@ def _objection(part: nn.Module) -> str | None:
         return "it draws from the process-wide random generator; set p = 0 or remove it"
     if isinstance(part, nn.RNNBase):
         return "recurrent layers have no batched form over parameters"
-    if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
-        return "its parameters have no shape yet"
     return None
 
 

@@ -42,10 +42,15 @@ class TaskBatch:
                     f"{part}: x of shape {list(x.shape)} and y of shape {list(y.shape)}; "
                     "allowed: [B, n, ...] and [B, n, ...] with n of 1 or more"
                 )
-        if self.support_x.shape[0] != self.query_x.shape[0]:
-            raise ConfigError(
-                f"support holds {self.support_x.shape[0]} tasks, query {self.query_x.shape[0]}"
-            )
+        for part, support, query in (
+            ("x", self.support_x, self.query_x),
+            ("y", self.support_y, self.query_y),
+        ):
+            if support.shape[0] != query.shape[0] or support.shape[2:] != query.shape[2:]:
+                raise ConfigError(
+                    f"{part} of shape {list(support.shape)} for support and {list(query.shape)} "
+                    "for query; only the number of rows may differ"
+                )
 
     @classmethod
     def stack(cls, draws: Sequence[Draw]) -> TaskBatch:
