@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-import higher
+import higher  # type: ignore[import-untyped]
 import torch
 import torchopt
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def sinusoids(tasks: int, generator: torch.Generator) -> TaskBatch:
 
 def autograd_loop(net: nn.Module, batch: TaskBatch) -> Tensor:
     """One task at a time: `torch.autograd.grad` through `functional_call`."""
-    params = dict(net.named_parameters())
+    params: dict[str, Tensor] = dict(net.named_parameters())
     rows = []
     for sx, sy, qx, qy in _tasks(batch):
         inner = mse_loss(functional_call(net, params, (sx,)), sy)
