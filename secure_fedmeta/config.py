@@ -129,7 +129,11 @@ class SecureSumConfig(_Section):
     """What the aggregator may see."""
 
     protocol: str = "masking"
-    threshold: Count | None = Field(None, description="None: the protocol's own default")
+    threshold: Count | None = Field(
+        None,
+        description="shares that recover a secret; None: above two thirds of the clients where "
+        "min_survivors allows it, else the protocol's least",
+    )
     allow_insecure: bool = Field(False, description="permit a protocol that shows updates")
 
 

@@ -317,14 +317,15 @@ def _ring(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> tuple[Ring,
         raise ConfigError(str(error), key="privacy.max_units_per_client") from error
     threshold = config.secure_sum.threshold
     if threshold is None:
-        threshold = protocol.default_threshold(plan.clients, plan.max_colluders)
+        least = protocol.default_threshold(plan.clients, plan.max_colluders)
+        threshold = max(least, min(plan.min_survivors, 2 * plan.clients // 3 + 1))
     if threshold > plan.clients:
         raise ConfigError(
             f"only {plan.clients} clients train", key="secure_sum.threshold", value=threshold
         )
     if threshold > plan.min_survivors:
         raise ConfigError(
-            f"fewer than the {threshold} shares that {protocol.name} needs; set {threshold} or more",
+            f"{protocol.name} needs {threshold} shares; set {threshold} or more",
             key="privacy.min_survivors",
             value=plan.min_survivors,
         )
