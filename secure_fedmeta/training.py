@@ -88,7 +88,8 @@ def run(
     parts = assemble(config, module=module, loss=loss)
     seed = config.not_private
     randomness = Randomness(None if seed is None else seed.seed)
-    parties = found_parties(parts, randomness.stream("run")(32), randomness)
+    # The run's name is no secret: a seed must not give it twice, the ledger charges a name once.
+    parties = found_parties(parts, os.urandom(32), randomness)
     run_id = name_run(config.name, moment=datetime.now(UTC), suffix=os.urandom(3).hex())
     budget = open_budget(config, parts.plan, run_id=run_id, public=parts.source.info.public)
     workspace = Workspace.create(out, run_id)

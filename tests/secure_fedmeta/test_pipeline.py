@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 
@@ -22,7 +21,7 @@ INSECURE = {"secure_sum.protocol": "plain"}
 
 
 @pytest.fixture(autouse=True)
-def private_source(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed distribution declares sources of its own."""
     here = "tests.secure_fedmeta"
     points = EntryPoints(
@@ -36,7 +35,6 @@ def private_source(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         secure_fedmeta.registry, "entry_points", lambda group: points.select(group=group)
     )
-    return iter([None])
 
 
 class BoastfulSource(SinusoidSource):
