@@ -26,7 +26,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from secure_fedmeta.errors import DataError
-from secure_fedmeta.tasks import drawing
+from secure_fedmeta.tasks.blocked import BlockedSource
 from secure_fedmeta.tasks.blocks import block_count, cut, hashed_blocks
 from secure_fedmeta.tasks.credit_dictionary import (
     BAD,
@@ -39,12 +39,9 @@ from secure_fedmeta.tasks.credit_dictionary import (
 )
 from secure_fedmeta.tasks.dictionary import Tally, Where
 from secure_fedmeta.tasks.protocol import (
-    ClientData,
-    Draw,
     Record,
     SourceInfo,
     SourceOptions,
-    TaskBlock,
 )
 
 FILE = "credit.csv.gz"
@@ -143,7 +140,7 @@ def shipped_bytes() -> bytes:
     return data
 
 
-class CreditSource:
+class CreditSource(BlockedSource):
     """Loan applicants in 13 segments, cut into blocks of about `records_per_block`.
 
     Args:
@@ -159,24 +156,22 @@ class CreditSource:
     name = "credit"
 
     def __init__(self, options: SourceOptions, *, records: Iterable[Record] | None = None) -> None:
-        self._options = CreditOptions.model_validate(options.model_dump())
+        chosen = CreditOptions.model_validate(options.model_dump())
         if records is None:
             table = read_table(shipped_bytes(), FILE)
         else:
             table = CreditTable(tuple(records), {}, {}, {})
         counts = {
-            client: block_count(declared, self._options.records_per_block)
+            client: block_count(declared, chosen.records_per_block)
             for client, declared in CLIENT_RECORDS.items()
         }
         blocks = cut(
             table.records,
             names=CLIENT_RECORDS,
             block_of=hashed_blocks(_BLOCK_KEY, counts),
-            min_records=self._options.k_support + self._options.k_query,
+            min_records=chosen.k_support + chosen.k_query,
         )
-        self._records = table.records
-        self._clients = blocks.clients
-        self._info = SourceInfo(
+        info = SourceInfo(
             rows=len(table.records),
             clients=len(blocks.clients),
             tasks=sum(len(client.blocks) for client in blocks.clients.values()),
@@ -193,37 +188,11 @@ class CreditSource:
             output_dim=1,
             loss="cross_entropy",
             metric="auc",
-            k_support=self._options.k_support,
-            k_query=self._options.k_query,
+            k_support=chosen.k_support,
+            k_query=chosen.k_query,
             files={FILE: SHA256},
             excluded={**table.excluded, **blocks.excluded},
             clipped=table.clipped,
             missing=table.missing,
         )
-
-    @property
-    def info(self) -> SourceInfo:
-        """What the source declares and counts."""
-        return self._info
-
-    def clients(self) -> tuple[str, ...]:
-        """The 13 segments, sorted."""
-        return tuple(self._clients)
-
-    def client(self, name: str) -> ClientData:
-        """One segment's applicants.
-
-        Raises:
-            DataError: there is no such client.
-        """
-        if name not in self._clients:
-            raise DataError(f"no client {name!r}; clients are {', '.join(self._clients)}")
-        return self._clients[name]
-
-    def records(self) -> tuple[Record, ...]:
-        """All applicants of the 13 segments."""
-        return self._records
-
-    def draw(self, block: TaskBlock, k_support: int, k_query: int, *, key: bytes) -> Draw:
-        """Support and query applicants of one block; see `drawing.draw`."""
-        return drawing.draw(block, k_support, k_query, key=key)
+        super().__init__(info, blocks.clients, table.records)
