@@ -28,6 +28,8 @@ def plot_held_out(
     axes.plot(
         rounds, [row[1] for row in scores], marker="s", linestyle="--", label="meta-model, as it is"
     )
+    if metric == "mse":  # an untrained model can adapt away by orders of magnitude
+        axes.set_yscale("log")
     axes.legend()
     _save(figure, path)
 
