@@ -1,0 +1,77 @@
+"""The repository itself: whose packages are imported, what examples say, how long files are."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from secure_fedmeta.config import load_config
+from secure_fedmeta.pipeline import assemble, found_parties
+from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.templates import template_names, write_template
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("audit", "crypto", "privacy", "secure_fedmeta")
+EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
+MAX_LINES = 400
+
+
+@pytest.mark.parametrize("name", [*PACKAGES, "benchmarks", "tests"])
+def test_a_generic_name_is_this_projects_package(name: str) -> None:
+    """Other distributions install top-level packages of such names (opacus: benchmarks)."""
+    found = importlib.import_module(name).__file__
+    assert found is not None
+    assert Path(found).resolve() == ROOT / name / "__init__.py"
+
+
+def test_the_wheel_names_exactly_the_four_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert sorted(wheel["packages"]) == list(PACKAGES)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_says_that_it_is_typed(name: str) -> None:
+    assert (ROOT / name / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_loads_and_assembles(path: Path) -> None:
+    parts = assemble(load_config(path))
+    found_parties(parts, bytes(32), Randomness())
+    assert parts.config.name == path.stem
+    assert parts.plan.worst_epsilon() <= 3.0
+    assert parts.protocol.capabilities().hides_updates
+
+
+def test_every_example_is_a_template_and_the_same(tmp_path: Path) -> None:
+    assert tuple(path.stem for path in EXAMPLES) == template_names()
+    for path in EXAMPLES:
+        assert write_template(path.stem, tmp_path).read_bytes() == path.read_bytes()
+
+
+def python_files() -> list[Path]:
+    folders = (*PACKAGES, "benchmarks", "scripts", "tests/secure_fedmeta", "tests/contracts")
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_no_file_is_too_long_to_be_read() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n")
+        for path in python_files()
+    }
+    assert len(lengths) > 100
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_nothing_is_pickled_or_printed_outside_the_command_line() -> None:
+    allowed = {"secure_fedmeta/cli.py", "audit/__main__.py"}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            text, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
+            assert "import pickle" not in text, name
+            assert "torch.load(" not in text, name
+            assert " print(" not in text or name in allowed, name
