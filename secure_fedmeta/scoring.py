@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from secure_fedmeta.baseline import train_in_clear
@@ -35,7 +37,12 @@ def fine_tuner(parts: Parts) -> Learner:
 
 
 def closing_arms(
-    parts: Parts, evaluation: Evaluation, model: torch.Tensor, randomness: Randomness
+    parts: Parts,
+    evaluation: Evaluation,
+    model: torch.Tensor,
+    randomness: Randomness,
+    *,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> tuple[dict[str, Scores | None], dict[str, str]]:
     """Scores of every arm per held-out client, and why an arm was not run.
 
@@ -44,22 +51,28 @@ def closing_arms(
         evaluation: held-out clients and their draws.
         model: the released meta-model `[d] float32`.
         randomness: noise and drawing keys of the FedAvg baseline.
+        announce: told in words what is computed next.
     """
     settings = parts.config.evaluation
     meta = personaliser(parts)
     local = parts.learner_like(_SGD, inner_steps=settings.local_steps, inner_lr=settings.local_lr)
     initial = parts.initial()
+    announce("scoring held-out clients: the meta-model")
     arms: dict[str, Scores | None] = {
         "no_adaptation": evaluation.unadapted(meta, model),
-        "local_k": evaluation.adapted(local, initial),
-        "local_all": evaluation.local_all(local, initial),
-        "fedavg_ft": None,
         "meta": evaluation.adapted(meta, model),
     }
+    announce("scoring held-out clients: training on k examples alone")
+    arms["local_k"] = evaluation.adapted(local, initial)
+    announce("scoring held-out clients: training on all own examples alone")
+    arms["local_all"] = evaluation.local_all(local, initial)
+    arms["fedavg_ft"] = None
     if not parts.source.info.public:
         reason = "not run: a second training on data that are not public would need a second budget"
         return arms, {"fedavg_ft": reason}
+    announce("training the FedAvg baseline under the same plan")
     averaged = train_in_clear_as_planned(parts, averager(parts), randomness)
+    announce("scoring held-out clients: fine-tuning the FedAvg baseline")
     arms["fedavg_ft"] = evaluation.adapted(fine_tuner(parts), averaged)
     return arms, {}
 

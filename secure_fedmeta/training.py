@@ -102,7 +102,6 @@ def run(
                 metrics.flush()
                 PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
                 progress.round_done(record)
-        progress.stage("scoring held-out clients")
         found = training.report(vkey)
         (workspace.path / MODEL).write_bytes(parts.learner.spec.save(training.model))
         write_json(workspace.path / REPORT, found)
@@ -196,7 +195,13 @@ class Training:
 
     def report(self, vkey: str) -> dict[str, Any]:
         """The content of report.json."""
-        arms, not_run = closing_arms(self._parts, self._evaluation, self.model, self._randomness)
+        arms, not_run = closing_arms(
+            self._parts,
+            self._evaluation,
+            self.model,
+            self._randomness,
+            announce=self._progress.stage,
+        )
         return closing_report(
             self._parts,
             status=self.status,
