@@ -11,7 +11,8 @@ Rounds add up order by order; Canonne, Kamath and Steinke 2020, Proposition 12, 
     epsilon = rdp + log((a - 1) / a) - (log delta + log a) / (a - 1),
 
 smallest over a = 2..512. mu is what the adversary cannot subtract: every survivor's share for the
-aggregator and for recipients; those of all but max_colluders survivors where clients collude; one
+aggregator and for recipients; those of all but max_colluders survivors for the aggregator with its
+colluders; those of all but max(max_colluders, 1) for participants, each of whom knows its own; one
 share where the secure sum is broken.
 """
 
@@ -62,8 +63,10 @@ class _Round:
         """Noise variance per coordinate, in squared integer steps, against this adversary."""
         if adversary in ("aggregator", "recipients"):
             return self.survivors * self.share_variance
-        if adversary in ("aggregator_and_colluders", "participants"):
+        if adversary == "aggregator_and_colluders":
             return (self.survivors - self.max_colluders) * self.share_variance
+        if adversary == "participants":
+            return (self.survivors - max(self.max_colluders, 1)) * self.share_variance
         return self.share_variance
 
 
@@ -198,7 +201,7 @@ def _read_event(event: Mapping[str, Any]) -> _Round:
     l2, l1, survivors, colluders = (
         event[name] for name in ("l2", "l1", "survivors", "max_colluders")
     )
-    if not colluders < survivors <= event["clients"]:
+    if not max(colluders, 1) < survivors <= event["clients"]:
         raise EntryRefused(
             f"{survivors} survivors, {colluders} colluders, {event['clients']} in all"
         )

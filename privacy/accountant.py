@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
 from privacy.errors import EventRefused
-from privacy.events import Event, NonPrivate, SkellamRound
+from privacy.events import Event, NonPrivate, SkellamRound, known_shares
 from privacy.rdp import ORDERS, rdp_epsilon, skellam_rdp
 
 CLAIM = "rdp"
@@ -35,8 +35,9 @@ class Adversary(StrEnum):
 
     AGGREGATOR: sees every opened sum; all survivors' shares.
     COLLUDERS: the aggregator with max_colluders clients, whose shares it subtracts.
-    PARTICIPANTS: up to max_colluders clients alone; they see every global model, from which the
-        sums follow, so this is never less than COLLUDERS.
+    PARTICIPANTS: up to max_colluders clients alone, or one client where nobody is assumed to
+        collude; they see every global model, from which the sums follow, and subtract the shares
+        that they added, so this is never less than COLLUDERS.
     RECIPIENTS: those who get the final model; no credit for the rounds that they do not see.
     BROKEN_SUM: one client's message read alone, as when the secure sum fails: one share.
     """
@@ -167,8 +168,10 @@ def noise_variance(event: SkellamRound, adversary: Adversary) -> float:
     """Variance per coordinate of the noise that this adversary cannot subtract, in steps^2."""
     if adversary in (Adversary.AGGREGATOR, Adversary.RECIPIENTS):
         shares = event.survivors
-    elif adversary in (Adversary.COLLUDERS, Adversary.PARTICIPANTS):
+    elif adversary is Adversary.COLLUDERS:
         shares = event.survivors - event.max_colluders
+    elif adversary is Adversary.PARTICIPANTS:
+        shares = event.survivors - known_shares(event.max_colluders)
     else:
         shares = 1
     return shares * event.share_variance

@@ -22,6 +22,11 @@ MAX_INT = 2**53 - 1
 """Largest integer that every JSON reader keeps."""
 
 
+def known_shares(max_colluders: int) -> int:
+    """Noise shares that clients who take part know: those of all colluders, or one's own alone."""
+    return max(max_colluders, 1)
+
+
 @dataclass(frozen=True)
 class SkellamRound:
     """One opened sum of integer vectors with Skellam noise from each surviving client.
@@ -33,7 +38,8 @@ class SkellamRound:
         l1: largest L1 norm of the same; exactly what l2 and the dimension imply.
         share_variance: variance per coordinate of the noise that one client added, steps^2.
         survivors: clients whose vectors, and hence shares, are in the sum.
-        max_colluders: survivors that the adversary may hold, whose shares it can subtract.
+        max_colluders: survivors that the adversary may hold, whose shares it can subtract. At
+            least one survivor more than `known_shares` of it is left.
         clients: clients of the federation.
         dimension: coordinates of the vector.
         person_units: units that one person may hold, for the figure printed beside the claim.
@@ -65,10 +71,11 @@ class SkellamRound:
         _check_int("max_colluders", self.max_colluders, least=0)
         if not (math.isfinite(self.share_variance) and self.share_variance > 0.0):
             raise EventRefused(f"share_variance {self.share_variance!r} is not positive and finite")
-        if not self.max_colluders < self.survivors <= self.clients:
+        known = known_shares(self.max_colluders)
+        if not known < self.survivors <= self.clients:
             raise EventRefused(
-                f"{self.survivors} survivors: allowed is more than the {self.max_colluders} "
-                f"colluders and at most the {self.clients} clients"
+                f"{self.survivors} survivors: allowed is more than the {known} whose shares a "
+                f"participant may know and at most the {self.clients} clients"
             )
         if self.l1 != l1_bound(self.l2, self.dimension):
             raise EventRefused(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from privacy.accountant import spend_counted
 from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
 from privacy.errors import PlanRefused
-from privacy.events import MAX_INT, SkellamRound
+from privacy.events import MAX_INT, SkellamRound, known_shares
 from privacy.noise import MAX_VARIANCE, skellam
 from privacy.rdp import l1_bound
 from privacy.rng import SecureRandom
@@ -37,8 +37,10 @@ class Terms(TypedDict):
         expected_units: the constant that a sum is divided by; never a count taken from the data.
         max_units_per_client: most units that one client may encode in one round.
         clients: clients of the federation.
-        min_survivors: fewer contributions than this are never opened.
-        max_colluders: contributing clients that may work with the aggregator.
+        min_survivors: fewer contributions than this are never opened; at least 2, and more than
+            max_colluders.
+        max_colluders: contributing clients that may work with the aggregator. With 0, every
+            client still knows the noise that it added itself.
         person_units: units that one person may hold, for the figure beside the claim.
         unit: the unit of privacy; only "task" so far.
         noise: where noise is added; only "distributed" so far.
@@ -68,15 +70,15 @@ class PrivacyPlan:
 
     Made by `calibrated` or `from_noise_multiplier`; values that do not fit together are refused
     however it is made. One unit is one task under add/remove: adding or removing a task moves the
-    sum by at most l2 steps, and the surviving honest clients' noise has a standard deviation of at
-    least noise_multiplier * l2 per coordinate.
+    sum by at most l2 steps, and the noise that none of the adversaries under a budget knows has a
+    standard deviation of at least noise_multiplier * l2 per coordinate.
 
     Attributes:
         epsilon: the target of the calibration; None when the noise was given.
-        noise_multiplier: z, as seen by the aggregator with max_colluders clients when only
-            min_survivors contribute.
+        noise_multiplier: z, as seen by max(max_colluders, 1) participants when only min_survivors
+            contribute.
         share_variance: variance per coordinate of one client's noise, steps^2:
-            (z * l2)^2 / (min_survivors - max_colluders).
+            (z * l2)^2 / (min_survivors - max(max_colluders, 1)).
         l2: Delta, exact L2 bound of one unit's integer vector.
         l1: what l2 implies for the L1 norm.
         mechanism: "skellam".
@@ -334,11 +336,11 @@ def _check_supported(plan: PrivacyPlan) -> None:
 
 
 def _honest(clients: int, min_survivors: int, max_colluders: int) -> int:
-    """Contributors whose noise stays secret from the aggregator and its colluders."""
-    _check_int("clients", clients, 1, 2**31)
-    _check_int("min_survivors", min_survivors, 1, clients)
+    """Contributors whose noise stays secret from the aggregator and from every coalition."""
+    _check_int("clients", clients, 2, 2**31)
+    _check_int("min_survivors", min_survivors, 2, clients)
     _check_int("max_colluders", max_colluders, 0, min_survivors - 1)
-    return min_survivors - max_colluders
+    return min_survivors - known_shares(max_colluders)
 
 
 def _share_variance(z: float, l2: int, honest: int) -> float:

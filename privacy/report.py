@@ -18,8 +18,9 @@ ADVERSARY_WORDS: dict[Adversary, str] = {
         "subtract their own noise"
     ),
     Adversary.PARTICIPANTS: (
-        "contributing clients (at most {colluders}) without the aggregator; they see every global "
-        "model, so this is never less than with it"
+        "contributing clients (at most {colluders}, and always each one by itself) without the "
+        "aggregator; they see every global model and subtract their own noise, so this is never "
+        "less than with it"
     ),
     Adversary.RECIPIENTS: (
         "whoever gets the final model; no credit is taken for the rounds that they do not see"
@@ -125,7 +126,10 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
         "The claim is about one unit. The figures for one record replaced inside one unit and "
         f"for one person who holds {plan.person_units} units stand beside it; neither is smaller."
     )
-    own_data = "A participant's own data are not protected from that participant."
+    own_data = (
+        "A participant's own data are not protected from that participant, who also always knows "
+        "the noise that it added: its share never counts against it."
+    )
     fixed = (
         "The figures hold for settings fixed before the first round. A figure given while a run "
         "goes on is an estimate; stopping early refunds nothing; settings chosen from the "
@@ -142,8 +146,8 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
     caveats = [claim, one_unit, own_data, fixed, sampler, sized]
     if plan.max_colluders == 0:
         no_colluders = (
-            "The plan assumes that no contributing client works with the aggregator or looks at "
-            "its own noise: every client that does lowers the noise by its share."
+            "The plan assumes that no contributing client works with the aggregator or with "
+            "another client: every one that does lowers the noise by its share."
         )
         caveats.append(no_colluders)
     return caveats

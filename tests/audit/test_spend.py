@@ -110,6 +110,20 @@ def test_a_figure_too_small_or_too_large_is_refused(
     assert caught.value.index == index
 
 
+def test_a_participant_subtracts_its_own_share_though_nobody_colludes(tmp_path: Path) -> None:
+    changes = {"aggregator_and_colluders": decimal(oracle(1, 7))}
+    alone = event(max_colluders=0)
+    one_round(
+        tmp_path / "right", figures(1, participants=decimal(oracle(1, 6)), **changes), event=alone
+    )
+    assert verify(tmp_path / "right").released == 1
+    one_round(
+        tmp_path / "old", figures(1, participants=decimal(oracle(1, 7)), **changes), event=alone
+    )
+    with pytest.raises(VerificationFailed, match="participants: states epsilon"):
+        verify(tmp_path / "old")
+
+
 @pytest.mark.parametrize("error", [-1e-12, 1e-12, 5e-7])
 def test_the_order_of_additions_makes_no_difference(tmp_path: Path, error: float) -> None:
     one_round(tmp_path, figures(1, aggregator=decimal(oracle(1, 7) + error)))
@@ -185,6 +199,18 @@ def test_a_strange_event_is_refused_at_its_intent(
     assert caught.value.index == 1
 
 
+def test_a_single_survivor_is_refused_whatever_the_plan_says(tmp_path: Path) -> None:
+    plan = {**scenario.PLAN, "min_survivors": 1}
+    digest = sha256(dumps(plan)).hex()
+    log = scenario.start(tmp_path, plan=plan, plan_digest=digest)
+    log.append(
+        "round-intent", intent(1, plan_digest=digest, event=event(max_colluders=0, survivors=1))
+    )
+    log.close()
+    with pytest.raises(VerificationFailed, match="1 survivors, 0 colluders"):
+        verify(tmp_path)
+
+
 def test_relations_are_never_composed(tmp_path: Path) -> None:
     log = scenario.start(tmp_path)
     log.append("round-abort", scenario.abort(1, charged=True, event=event()))
@@ -226,10 +252,16 @@ def test_a_plan_without_a_proper_delta_cannot_be_checked(tmp_path: Path, delta: 
     "changes",
     [
         {},
+        {"max_colluders": 0},
         {"share_variance": "3217.25", "l2": 33, "l1": 660},
         {"share_variance": "0.25", "l2": 1, "l1": 1, "dimension": 1},
     ],
-    ids=["much noise", "less noise", "so little that 3 D1 / (2 mu) is the smaller term"],
+    ids=[
+        "much noise",
+        "nobody colludes",
+        "less noise",
+        "so little that 3 D1 / (2 mu) is the smaller term",
+    ],
 )
 def test_the_product_s_accountant_and_the_checker_agree(changes: dict[str, Any]) -> None:
     checker = SpendChecker()

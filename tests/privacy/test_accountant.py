@@ -127,6 +127,20 @@ def test_each_adversary_has_the_noise_that_it_cannot_subtract() -> None:
     }
 
 
+def test_a_participant_always_subtracts_its_own_share() -> None:
+    event = replace(EVENT, survivors=9, max_colluders=0, share_variance=5.0)
+    assert {a: noise_variance(event, a) for a in Adversary} == {
+        Adversary.AGGREGATOR: 45.0,
+        Adversary.RECIPIENTS: 45.0,
+        Adversary.COLLUDERS: 45.0,
+        Adversary.PARTICIPANTS: 40.0,
+        Adversary.BROKEN_SUM: 5.0,
+    }
+    spent = spend([event] * 5, delta=DELTA)
+    assert spent.worst == spent.adversaries[Adversary.PARTICIPANTS].claimed
+    assert spent.worst > spent.adversaries[Adversary.COLLUDERS].claimed
+
+
 def test_adversaries_are_ordered_and_every_shift_costs_more() -> None:
     spent = spend([EVENT] * 5, delta=DELTA).adversaries
     claims = {name: figures.claimed for name, figures in spent.items()}

@@ -19,7 +19,7 @@ EVENT = with_noise().worst_event()
 @st.composite
 def rounds(draw: st.DrawFn) -> SkellamRound:
     l2, dimension = draw(st.integers(1, 2**20)), draw(st.integers(1, 2**20))
-    survivors = draw(st.integers(1, 1000))
+    survivors = draw(st.integers(2, 1000))
     return SkellamRound(
         unit=Unit.TASK,
         relation=Relation.ADD_REMOVE,
@@ -112,6 +112,14 @@ def test_a_non_private_event_reads_back() -> None:
 def test_anything_else_is_refused(field: str, value: Any) -> None:
     with pytest.raises(EventRefused):
         event_from_json({**EVENT.to_json(), field: value})
+
+
+def test_a_single_survivor_is_refused() -> None:
+    """It would know all of the noise; no number of colluders makes that private."""
+    body = {**EVENT.to_json(), "max_colluders": 0}
+    assert event_from_json({**body, "survivors": 2})
+    with pytest.raises(EventRefused, match="1 survivors: allowed is more than the 1"):
+        event_from_json({**body, "survivors": 1})
 
 
 def test_missing_and_additional_fields_are_refused() -> None:

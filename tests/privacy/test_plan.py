@@ -29,8 +29,17 @@ def test_the_claim_is_just_within_the_target(epsilon: float, changes: dict[str, 
     spent = spend([plan.worst_event()] * plan.rounds, delta=plan.delta)
     assert epsilon - 0.02 < spent.worst <= epsilon
     assert plan.worst_epsilon() == spent.worst
-    assert spent.worst == spent.adversaries[Adversary.COLLUDERS].claimed
+    assert spent.worst == spent.adversaries[Adversary.PARTICIPANTS].claimed
     assert plan.epsilon == epsilon
+
+
+def test_noise_is_sized_for_a_participant_alone() -> None:
+    """With nobody colluding there is still a client that looks: it subtracts its own share."""
+    alone, with_one = calibrated(max_colluders=0), calibrated(max_colluders=1)
+    assert alone.share_variance == with_one.share_variance
+    assert alone.worst_epsilon() == with_one.worst_epsilon()
+    spent = spend([alone.worst_event()] * alone.rounds, delta=alone.delta).adversaries
+    assert spent[Adversary.COLLUDERS].claimed < spent[Adversary.PARTICIPANTS].claimed <= 3.0
 
 
 @settings(max_examples=25)
@@ -45,8 +54,9 @@ def test_the_claim_is_just_within_the_target(epsilon: float, changes: dict[str, 
 def test_sampler_clip_noise_and_event_agree(
     epsilon: float, clip: float, dimension: int, rounds: int, clients: int, data: st.DataObject
 ) -> None:
-    survivors = data.draw(st.integers(1, clients))
+    survivors = data.draw(st.integers(2, clients))
     colluders = data.draw(st.integers(0, survivors - 1))
+    honest = survivors - max(colluders, 1)
     plan = calibrated(
         epsilon,
         clip=clip,
@@ -57,7 +67,7 @@ def test_sampler_clip_noise_and_event_agree(
         max_colluders=colluders,
     )
     event = plan.worst_event()
-    assert plan.share_variance == (plan.noise_multiplier * plan.l2) ** 2 / (survivors - colluders)
+    assert plan.share_variance == (plan.noise_multiplier * plan.l2) ** 2 / honest
     assert (event.l2, event.l1, event.rate) == (plan.l2, plan.l1, plan.rate)
     assert event.share_variance == plan.share_variance
     assert (event.unit, event.relation) == (Unit.TASK, Relation.ADD_REMOVE)
@@ -120,6 +130,7 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
         ({"min_survivors": 11}, "min_survivors"),
         ({"max_colluders": -1}, "max_colluders"),
         ({"max_colluders": 8}, "max_colluders"),
+        ({"min_survivors": 1, "max_colluders": 0}, "min_survivors"),
         ({"scale": 0}, "scale"),
         ({"scale": 2**53}, "scale"),
         ({"scale": 1.0}, "scale"),

@@ -39,12 +39,14 @@ def test_record_and_person_are_said_beside_the_claim() -> None:
     assert "4 units" in text
     assert "'rdp'" in text
     assert "no contributing client works with" not in text
+    assert "always knows the noise that it added" in text
 
 
 def test_a_plan_without_colluders_says_what_it_assumes() -> None:
     plan = with_noise(max_colluders=0)
     caveats = budget_report(plan, [], grant=None)["caveats"]
     assert any("no contributing client works with" in caveat for caveat in caveats)
+    assert not any("looks at its own noise" in caveat for caveat in caveats)
 
 
 def test_spending_beyond_the_grant_and_without_one() -> None:
