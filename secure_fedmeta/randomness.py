@@ -42,7 +42,9 @@ class Randomness:
         return lambda count: encryptor.update(bytes(count))
 
     def generator(self, label: str) -> SecureRandom:
-        """A generator for numpy distributions over a CSPRNG keyed by 32 fresh bytes."""
+        """A generator for numpy distributions; `reproducible` only where there is a seed."""
+        if self._seed is None:
+            return SecureRandom.from_os()
         return SecureRandom.from_key(self.stream(label)(32))
 
     def _key(self, label: str) -> bytes:

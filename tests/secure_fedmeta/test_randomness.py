@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import privacy.rng
 import secure_fedmeta.randomness
 from secure_fedmeta.randomness import Randomness
 
@@ -22,8 +23,24 @@ def test_without_a_seed_every_byte_is_the_operating_systems(
     randomness = Randomness()
     assert randomness.private
     assert randomness.stream("any")(5) == bytes(range(5))
-    randomness.generator("noise")
-    assert asked == [5, 32]
+    assert asked == [5]
+
+
+def test_noise_is_keyed_by_the_operating_system_unless_there_is_a_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A key that was given is one that somebody may hold; the generator itself says which."""
+    asked: list[int] = []
+
+    def token_bytes(count: int) -> bytes:
+        asked.append(count)
+        return bytes(count)
+
+    monkeypatch.setattr(privacy.rng.secrets, "token_bytes", token_bytes)
+    assert not Randomness().generator("noise").reproducible
+    assert asked == [32]
+    assert Randomness(7).generator("noise").reproducible
+    assert asked == [32]
 
 
 def test_without_a_seed_streams_differ() -> None:
