@@ -106,7 +106,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Member:
-    """One client of a federation: a name for people and an Ed25519 public key, 32 bytes."""
+    """One party of a federation: a name for people and an Ed25519 public key, 32 bytes."""
 
     name: str
     public: bytes
@@ -116,8 +116,9 @@ class Member:
 class Roster:
     """Who takes part in a federation: the only source of keys that a client believes.
 
-    Members have the indices 1 to n in order; 0 is the aggregator. Names and keys are unique, and
-    no member holds the aggregator's key.
+    The aggregator has the index 0, the members (clients) have 1 to n in order, and the officers,
+    which hold decryption keys and no data, follow from n + 1. Keys are unique, so that no party
+    plays two parts; names are unique among members and among officers.
 
     Raises:
         KeyRefused: the roster is empty, a key does not have 32 bytes, or something repeats.
@@ -125,35 +126,54 @@ class Roster:
 
     aggregator: bytes
     members: tuple[Member, ...]
+    officers: tuple[Member, ...] = ()
 
     def __post_init__(self) -> None:
-        keys = [self.aggregator, *(member.public for member in self.members)]
+        parties = (*self.members, *self.officers)
+        keys = [self.aggregator, *(party.public for party in parties)]
         for key in keys:
             _check_length("public key", key)
-        if not 1 <= len(self.members) <= MAX_MEMBERS:
-            raise KeyRefused(f"roster of {len(self.members)} members; allowed: 1 to {MAX_MEMBERS}")
-        if any(not (member.name and member.name.isprintable()) for member in self.members):
-            raise KeyRefused("a member of the roster has an empty or unprintable name")
+        if not (self.members and len(parties) <= MAX_MEMBERS):
+            raise KeyRefused(
+                f"roster of {len(self.members)} members and {len(self.officers)} officers;"
+                f" allowed: 1 to {MAX_MEMBERS} members, officers included"
+            )
+        if any(not (party.name and party.name.isprintable()) for party in parties):
+            raise KeyRefused("a party of the roster has an empty or unprintable name")
         if len(set(keys)) != len(keys):
             raise KeyRefused("two parties of the roster have the same public key")
-        if len({member.name for member in self.members}) != len(self.members):
-            raise KeyRefused("two members of the roster have the same name")
+        for kind in (self.members, self.officers):
+            if len({party.name for party in kind}) != len(kind):
+                raise KeyRefused("two parties of one kind in the roster have the same name")
+
+    @property
+    def officer_indices(self) -> tuple[int, ...]:
+        """Indices of the officers, increasing."""
+        first = len(self.members) + 1
+        return tuple(range(first, first + len(self.officers)))
 
     def public_of(self, index: int) -> bytes:
-        """Public key of a party: 0 is the aggregator, 1 to n are the members.
+        """Public key of a party: 0 is the aggregator, then come the members, then the officers.
 
         Raises:
             KeyRefused: there is no such party.
         """
-        if not 0 <= index <= len(self.members):
-            raise KeyRefused(f"party {index}; allowed: 0 to {len(self.members)}")
-        return self.aggregator if index == 0 else self.members[index - 1].public
+        members, last = len(self.members), len(self.members) + len(self.officers)
+        if not 0 <= index <= last:
+            raise KeyRefused(f"party {index}; allowed: 0 to {last}")
+        if index == 0:
+            return self.aggregator
+        party = self.members[index - 1] if index <= members else self.officers[index - members - 1]
+        return party.public
 
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 over the aggregator's key and every name and key in order, 32 bytes."""
-        parts = [part for member in self.members for part in (member.name.encode(), member.public)]
-        return tagged_digest("fedmeta/roster/v1", self.aggregator, *parts)
+        members, officers = (
+            frame(kind, *(part for party in who for part in (party.name.encode(), party.public)))
+            for kind, who in (("members", self.members), ("officers", self.officers))
+        )
+        return tagged_digest("fedmeta/roster/v2", self.aggregator, members, officers)
 
 
 def derive(secret: bytes, label: str, *context: bytes) -> bytes:

@@ -21,6 +21,7 @@ from crypto.protocol import (
     Capabilities,
     SumAggregator,
     SumClient,
+    SumOfficer,
     VectorSource,
     check_aggregator,
     check_client,
@@ -79,6 +80,10 @@ class Masking:
             notes=_NOTES,
         )
 
+    def officers(self) -> int:
+        """No party holds a decryption key."""
+        return 0
+
     def client(
         self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
     ) -> SumClient:
@@ -86,6 +91,10 @@ class Masking:
         self.check(terms)
         check_client(terms, index, identity)
         return MaskingClient(terms, index=index, identity=identity, vector=vector, rand=rand)
+
+    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+        """Refuse: there are no officers. See SecureSum."""
+        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
         """The aggregator of the attempt; see SecureSum."""

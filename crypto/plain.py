@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
-from crypto.errors import KeyRefused, Malformed, OutOfOrder, RingRefused, SumAborted
+from crypto.errors import KeyRefused, Malformed, OutOfOrder, RingRefused, SumAborted, TermsRefused
 from crypto.inbox import Inbox
 from crypto.keys import KEY_BYTES, Identity, Rand
 from crypto.protocol import (
@@ -17,6 +17,7 @@ from crypto.protocol import (
     Ready,
     SumAggregator,
     SumClient,
+    SumOfficer,
     VectorSource,
     check_aggregator,
     check_client,
@@ -160,6 +161,10 @@ class Plain:
             notes=("The aggregator sees every vector in clear. Never for private data.",),
         )
 
+    def officers(self) -> int:
+        """No party holds a decryption key."""
+        return 0
+
     def client(
         self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
     ) -> SumClient:
@@ -167,6 +172,10 @@ class Plain:
         self.check(terms)
         check_client(terms, index, identity)
         return PlainClient(terms, index=index, identity=identity, vector=vector)
+
+    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+        """Refuse: there are no officers. See SecureSum."""
+        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
         """The aggregator of the attempt; see SecureSum."""

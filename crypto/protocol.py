@@ -1,4 +1,4 @@
-"""The interface of a secure sum: two sans-I/O state machines, messages as bytes between them.
+"""The interface of a secure sum: sans-I/O state machines, messages as bytes between them.
 
 A driver carries messages and decides when to stop waiting; it can lose, repeat, delay or forge
 them without ever getting a wrong sum:
@@ -8,6 +8,9 @@ them without ever getting a wrong sum:
           and go on), call aggregator.advance() when all have answered or time is up:
           Outgoing: deliver again; Ready: make the intent durable, then deliver
           aggregator.authorise(digest of the intent); Done: the sum.
+
+Messages go to clients and, in protocols that have them, to officers, who hold decryption keys and
+no vector: for a driver an officer is one more party that answers.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """Messages to deliver, keyed by roster index of the client."""
+    """Messages to deliver, keyed by roster index of the client or officer."""
 
     messages: Mapping[int, bytes]
 
@@ -101,12 +104,26 @@ class SumClient(Protocol):
         ...
 
 
+class SumOfficer(Protocol):
+    """One officer in one attempt: it holds a key, checks what it opens, and knows no vector."""
+
+    def step(self, message: bytes) -> bytes:
+        """Answer the aggregator's message.
+
+        Raises:
+            MessageRefused: the message, or what it asks for, breaks this officer's own terms;
+                nothing changed and nothing was revealed.
+            OutOfOrder: this officer has answered its last step.
+        """
+        ...
+
+
 class SumAggregator(Protocol):
     """The aggregator in one attempt."""
 
     @property
     def expecting(self) -> frozenset[int]:
-        """Clients not yet heard in this step."""
+        """Clients and officers not yet heard in this step."""
         ...
 
     def begin(self) -> Outgoing:
@@ -159,10 +176,22 @@ class SecureSum(Protocol):
         """What this protocol withstands."""
         ...
 
+    def officers(self) -> int:
+        """How many officers a roster must name: 0 where no party holds a decryption key."""
+        ...
+
     def client(
         self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
     ) -> SumClient:
         """A client of the attempt; `vector` is called once, after every check has passed."""
+        ...
+
+    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+        """An officer of the attempt.
+
+        Raises:
+            TermsRefused: the protocol has no officers, or this is not one of them.
+        """
         ...
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
@@ -180,18 +209,38 @@ def check_thresholds(terms: Terms) -> None:
     Raises:
         TermsRefused: naming the value and what is allowed.
     """
+    check_cohort(terms)
     n, t, c = len(terms.cohort), terms.threshold, terms.max_colluders
-    if n < 3:
-        raise TermsRefused(
-            f"cohort of {n} clients; allowed: 3 or more. In a sum of two, each client gets the"
-            " other's vector by subtracting its own"
-        )
     if not n + c < 2 * t <= 2 * n:
         raise TermsRefused(
             f"threshold {t} of {n} clients with {c} colluders; allowed: {(n + c) // 2 + 1} to {n}"
             " (2 * threshold > clients + max_colluders), else both shares of one client could be"
             " collected"
         )
+    check_survivors(terms)
+
+
+def check_cohort(terms: Terms) -> None:
+    """A sum of fewer than three vectors hides none of them from the other client.
+
+    Raises:
+        TermsRefused: naming the size and what is allowed.
+    """
+    n = len(terms.cohort)
+    if n < 3:
+        raise TermsRefused(
+            f"cohort of {n} clients; allowed: 3 or more. In a sum of two, each client gets the"
+            " other's vector by subtracting its own"
+        )
+
+
+def check_survivors(terms: Terms) -> None:
+    """Conditions on the sum that is opened: two honest vectors at least are in it.
+
+    Raises:
+        TermsRefused: naming the value and what is allowed.
+    """
+    n, t, c = len(terms.cohort), terms.threshold, terms.max_colluders
     if not t <= terms.min_survivors <= n:
         raise TermsRefused(f"min_survivors is {terms.min_survivors}; allowed: {t} to {n}")
     if terms.min_survivors - c < 2:
@@ -211,6 +260,19 @@ def check_client(terms: Terms, index: int, identity: Identity) -> None:
         raise TermsRefused(f"client {index} is not in the cohort {terms.cohort}")
     if terms.roster.public_of(index) != identity.public:
         raise TermsRefused(f"the identity of client {index} is not the one in the roster")
+
+
+def check_officer(terms: Terms, index: int, identity: Identity) -> None:
+    """Refuse an officer that is not in the roster, or whose key is not the roster's.
+
+    Raises:
+        TermsRefused: naming the index.
+    """
+    allowed = terms.roster.officer_indices
+    if index not in allowed:
+        raise TermsRefused(f"officer {index} is not in the roster; allowed: {allowed}")
+    if terms.roster.public_of(index) != identity.public:
+        raise TermsRefused(f"the identity of officer {index} is not the one in the roster")
 
 
 def check_aggregator(terms: Terms, identity: Identity) -> None:

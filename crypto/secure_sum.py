@@ -15,6 +15,7 @@ from crypto.protocol import (
     SecureSum,
     SumAggregator,
     SumClient,
+    SumOfficer,
     VectorSource,
 )
 from crypto.terms import Terms
@@ -34,6 +35,7 @@ __all__ = [
     "SecureSum",
     "SumAggregator",
     "SumClient",
+    "SumOfficer",
     "Terms",
     "VectorSource",
 ]

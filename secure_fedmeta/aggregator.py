@@ -73,18 +73,15 @@ class Exchange:
     rejected: dict[str, int] = field(default_factory=dict)
     uploads: dict[int, bytes] = field(default_factory=dict)
     intent: bytes | None = None
+    _opened: set[int] = field(default_factory=set)
 
     def begin(self) -> Mapping[int, bytes]:
         """The opening messages: the model and the first step of the secure sum."""
-        first = self.machine.begin().messages
-        return {
-            client: encode(RoundOpen(self.round, self.attempt, self.model, message))
-            for client, message in first.items()
-        }
+        return self._wrap(self.machine.begin())
 
     @property
     def expecting(self) -> frozenset[int]:
-        """Clients that have not answered the current step."""
+        """Parties that have not answered the current step."""
         return self.machine.expecting
 
     def receive(self, sender: int, message: bytes) -> None:
@@ -106,10 +103,17 @@ class Exchange:
         return self._wrap(self.machine.authorise(intent))
 
     def _wrap(self, outgoing: Outgoing) -> Mapping[int, bytes]:
-        return {
-            client: encode(SumStep(self.round, self.attempt, message))
-            for client, message in outgoing.messages.items()
+        """Each party's first message of the attempt carries the model."""
+        wrapped = {
+            party: encode(
+                SumStep(self.round, self.attempt, message)
+                if party in self._opened
+                else RoundOpen(self.round, self.attempt, self.model, message)
+            )
+            for party, message in outgoing.messages.items()
         }
+        self._opened |= wrapped.keys()
+        return wrapped
 
 
 class Aggregator:

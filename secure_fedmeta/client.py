@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crypto.errors import MessageRefused
 from crypto.keys import Identity
-from crypto.secure_sum import SumClient
+from crypto.secure_sum import SumClient, Terms
 from privacy.rng import SecureRandom
-from secure_fedmeta.messages import RoundOpen, decode, from_wire
+from secure_fedmeta.party import Party
 from secure_fedmeta.setting import Setting
 
 
@@ -31,7 +30,7 @@ class Work(Protocol):
         ...
 
 
-class Client:
+class Client(Party):
     """One member of the roster.
 
     Args:
@@ -53,49 +52,18 @@ class Client:
         noise: SecureRandom,
         rand: Callable[[int], bytes],
     ) -> None:
-        self._setting = setting
-        self._index = index
+        super().__init__(setting, index=index)
         self._identity = identity
         self._work = work
         self._noise = noise
         self._rand = rand
-        self._last = (0, 0)
-        self._machine: SumClient | None = None
 
-    def __repr__(self) -> str:
-        return f"Client(index={self._index}, last={self._last})"
-
-    def handle(self, message: bytes) -> bytes:
-        """Answer one message.
-
-        Raises:
-            MessageRefused: malformed, of another round or attempt, or refused by the secure sum.
-        """
-        envelope = decode(message)
-        moment = (envelope.round, envelope.attempt)
-        if isinstance(envelope, RoundOpen):
-            if moment <= self._last:
-                raise MessageRefused(
-                    None, "round-open", f"{moment} is not after {self._last}: never answered twice"
-                )
-            machine = self._open(envelope)
-            reply = machine.step(envelope.body)  # refused unless the aggregator signed this moment
-            self._last, self._machine = moment, machine
-            return reply
-        if self._machine is None or moment != self._last:
-            raise MessageRefused(None, "sum-step", f"{moment} is not the open attempt {self._last}")
-        return self._machine.step(envelope.body)
-
-    def _open(self, envelope: RoundOpen) -> SumClient:
+    def _machine_for(self, terms: Terms, model: torch.Tensor) -> SumClient:
         plan = self._setting.plan
-        model = from_wire(envelope.model, plan.dimension)
-        terms = self._setting.terms(
-            round_index=envelope.round, attempt=envelope.attempt, model=model
-        )
 
         def protected_sum() -> NDArray[np.int64]:
             name = self._setting.roster.members[self._index - 1].name
-            units = self._work.outer_vectors(name, model, round_index=envelope.round)
+            units = self._work.outer_vectors(name, model, round_index=terms.round)
             return plan.encode(units, self._noise)
 
         return self._setting.protocol.client(

@@ -22,6 +22,8 @@ from secure_fedmeta.errors import ConfigError, DataError, unknown_name
 from secure_fedmeta.losses import Loss
 from secure_fedmeta.meta import Learner, build_learner
 from secure_fedmeta.models import build_model, check_module
+from secure_fedmeta.officer import Officer
+from secure_fedmeta.party import Party
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting
@@ -143,11 +145,18 @@ class Parties:
         setting: what they agree on.
         aggregator: the aggregator's signing key.
         clients: roster index -> client.
+        officers: roster index -> officer, where the secure sum has any.
     """
 
     setting: Setting
     aggregator: Identity
     clients: dict[int, Client]
+    officers: dict[int, Officer]
+
+    @property
+    def endpoints(self) -> dict[int, Party]:
+        """Everybody whom the aggregator talks to, by roster index."""
+        return {**self.clients, **self.officers}
 
 
 def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
@@ -165,6 +174,11 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
     aggregator = Identity.generate(randomness.stream(AGGREGATOR))
     streams = {name: randomness.stream(f"client/{name}") for name in parts.training}
     identities = {name: Identity.generate(stream) for name, stream in streams.items()}
+    watches = {
+        name: randomness.stream(name)
+        for name in (f"officer-{k}" for k in range(1, parts.protocol.officers() + 1))
+    }
+    keepers = {name: Identity.generate(stream) for name, stream in watches.items()}
     work = CohortWork(
         parts.learner, parts.source, {name: stream(32) for name, stream in streams.items()}
     )
@@ -177,6 +191,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
     roster = Roster(
         aggregator.public,
         tuple(Member(name, identity.public) for name, identity in identities.items()),
+        tuple(Member(name, identity.public) for name, identity in keepers.items()),
     )
     setting = Setting(
         run=run,
@@ -203,7 +218,11 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
         parts.protocol.check(setting.terms(round_index=1, attempt=1, model=parts.initial()))
     except TermsRefused as error:
         raise ConfigError(str(error), key="secure_sum") from error
-    return Parties(setting, aggregator, clients)
+    officers = {
+        index: Officer(setting, index=index, identity=keepers[name], rand=watches[name])
+        for index, name in zip(roster.officer_indices, keepers, strict=True)
+    }
+    return Parties(setting, aggregator, clients, officers)
 
 
 def _protocol(config: Config) -> SecureSum:

@@ -134,6 +134,7 @@ class Training:
         self.status: Status = "completed"
         self.records: list[dict[str, Any]] = []
         self._parts = parts
+        self._clients = tuple(parties.clients)
         self._budget = budget
         self._log = log
         self._randomness = randomness
@@ -161,7 +162,7 @@ class Training:
         )
         wire = parts.config.transport
         self._transport = TRANSPORTS.get(wire.name)(
-            parties.clients, wire, faults=randomness.generator("faults").generator
+            parties.endpoints, wire, faults=randomness.generator("faults").generator
         )
 
     @property
@@ -212,7 +213,7 @@ class Training:
             events=self._budget.ledger.events(self._budget.population),
             granted=self._budget.epsilon,
             population=self._budget.population,
-            traffic=self._transport.traffic,
+            traffic={index: self._transport.traffic[index] for index in self._clients},
             seconds=self._seconds,
             log=self._log,
             vkey=vkey,

@@ -9,11 +9,11 @@ from typing import Protocol
 
 @dataclass
 class Traffic:
-    """Bytes that crossed the wire for one client.
+    """Bytes that crossed the wire for one party.
 
     Attributes:
-        sent: bytes that the client uploaded.
-        received: bytes that were delivered to the client.
+        sent: bytes that the party uploaded.
+        received: bytes that were delivered to the party.
     """
 
     sent: int = 0
@@ -21,23 +21,23 @@ class Traffic:
 
 
 class Endpoint(Protocol):
-    """A client as a transport sees it: a message in, its reply out."""
+    """A client or officer as a transport sees it: a message in, its reply out."""
 
     def handle(self, message: bytes) -> bytes:
-        """Answer one message of the aggregator; raises where the client refuses it."""
+        """Answer one message of the aggregator; raises where the party refuses it."""
         ...
 
 
 class Transport(Protocol):
-    """Carries messages between the aggregator and the clients of a roster (indices from 1)."""
+    """Carries messages between the aggregator and its parties, by roster index."""
 
     @property
     def traffic(self) -> Mapping[int, Traffic]:
-        """What crossed the wire so far, per client."""
+        """What crossed the wire so far, per party."""
         ...
 
     def send(self, messages: Mapping[int, bytes]) -> None:
-        """Hand over one message per client; nothing is promised about its arrival."""
+        """Hand over one message per party; nothing is promised about its arrival."""
         ...
 
     def collect(self, expecting: frozenset[int]) -> Iterator[tuple[int, bytes]]:

@@ -153,7 +153,7 @@ def test_nothing_is_opened_before_authorise(name: str) -> None:
     while not isinstance(out, Ready):
         assert isinstance(out, Outgoing)
         for k, request in out.messages.items():
-            run.aggregator.receive(k, run.clients[k].step(request))
+            run.aggregator.receive(k, run.parties[k].step(request))
         out = run.aggregator.advance()
     with pytest.raises(OutOfOrder):
         run.aggregator.advance()
@@ -168,7 +168,7 @@ def test_nothing_is_opened_before_authorise(name: str) -> None:
 def test_expecting_shrinks_as_answers_arrive(name: str) -> None:
     terms = make_terms(3)
     run = Run(name, terms, make_vectors(terms))
-    out = run.aggregator.begin()
+    out = run.begin()
     waiting = set(terms.cohort)
     for k, request in out.messages.items():
         assert run.aggregator.expecting == waiting
@@ -211,7 +211,7 @@ def test_upload_between_ready_and_authorise_is_not_added(name: str) -> None:
     held = b""
     while not isinstance(out, Ready):
         for k, request in out.messages.items():
-            answer = run.clients[k].step(request)
+            answer = run.parties[k].step(request)
             if k == 3 and len(out.messages) == 4:
                 held = answer
             if k != 3 or len(run.requests) != max(STEPS[name] - 2, 0):
@@ -223,7 +223,7 @@ def test_upload_between_ready_and_authorise_is_not_added(name: str) -> None:
         run.aggregator.receive(3, held)
     out = run.aggregator.authorise(INTENT)
     for k, request in out.messages.items():
-        run.aggregator.receive(k, run.clients[k].step(request))
+        run.aggregator.receive(k, run.parties[k].step(request))
     done = run.aggregator.advance()
     assert isinstance(done, Done)
     np.testing.assert_array_equal(done.total, total(terms, vectors, (1, 2, 4)))
@@ -246,7 +246,7 @@ def test_refused_answers_are_counted_apart_from_silence(name: str) -> None:
 def test_a_stranger_is_refused(name: str) -> None:
     terms = make_terms(9, cohort=(1, 2, 3))
     run = Run(name, terms, make_vectors(terms))
-    out = run.aggregator.begin()
+    out = run.begin()
     answer = run.clients[1].step(out.messages[1])
     for sender in (0, 2, 4, 9, 10, 2**32 - 1):
         with pytest.raises(MessageRefused) as caught:
@@ -315,10 +315,24 @@ def test_identities_must_be_those_of_the_roster(name: str) -> None:
 def test_invitations_hold_nothing(name: str) -> None:
     terms = make_terms(3)
     run = Run(name, terms, make_vectors(terms))
-    request = run.aggregator.begin().messages[1]
-    with pytest.raises(MessageRefused, match="not empty"):
-        run.clients[1].step(resign(request, b"x"))
-    run.clients[1].step(request)
+    for k, request in run.aggregator.begin().messages.items():
+        with pytest.raises(MessageRefused, match="not empty"):
+            run.parties[k].step(resign(request, b"x"))
+        run.parties[k].step(request)
+
+
+def test_officers_are_those_of_the_roster(name: str) -> None:
+    protocol, terms = SECURE_SUMS[name], make_terms(3, officers=2)
+    if protocol.officers() == 0:
+        with pytest.raises(TermsRefused, match="no officers"):
+            protocol.officer(terms, index=4, identity=identity(4), rand=seeded(0))
+        return
+    terms = make_terms(3, officers=protocol.officers())
+    for index, who in ((4, 5), (3, 3), (0, 0), (4 + protocol.officers(), 4)):
+        with pytest.raises(TermsRefused, match=f"officer {index}"):
+            protocol.officer(terms, index=index, identity=identity(who), rand=seeded(0))
+    with pytest.raises(TermsRefused, match="officers"):
+        protocol.check(make_terms(3, officers=0))
 
 
 def test_capabilities_are_plain_values(name: str) -> None:

@@ -125,7 +125,7 @@ def test_configured_faults_never_invent_a_message(name: str) -> None:
 
 def test_a_round_runs_over_it(name: str, tmp_path: Path) -> None:
     federation = Federation(tmp_path)
-    federation.transport = build(name, federation.parties.clients)  # type: ignore[assignment]
+    federation.transport = build(name, federation.parties.endpoints)  # type: ignore[assignment]
     federation.round(1)
     ((_, done),) = federation.spy.sums
     assert len(done.contributors) == CLIENTS

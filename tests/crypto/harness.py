@@ -14,7 +14,16 @@ from crypto.envelope import Heading, Step, seal
 from crypto.errors import MessageRefused
 from crypto.keys import Identity, Member, Rand, Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SECURE_SUMS, Done, Ready, SumAggregator, SumClient, Terms
+from crypto.secure_sum import (
+    SECURE_SUMS,
+    Done,
+    Outgoing,
+    Ready,
+    SumAggregator,
+    SumClient,
+    SumOfficer,
+    Terms,
+)
 
 Vector = NDArray[np.int64]
 INTENT = hashlib.sha256(b"intent").digest()
@@ -42,11 +51,9 @@ def identity(index: int) -> Identity:
 
 
 @lru_cache(maxsize=64)
-def roster(members: int) -> Roster:
-    return Roster(
-        identity(0).public,
-        tuple(Member(f"client-{k}", identity(k).public) for k in range(1, members + 1)),
-    )
+def roster(members: int, officers: int = 0) -> Roster:
+    parties = [Member(f"party-{k}", identity(k).public) for k in range(1, members + officers + 1)]
+    return Roster(identity(0).public, tuple(parties[:members]), tuple(parties[members:]))
 
 
 def make_terms(
@@ -59,8 +66,9 @@ def make_terms(
     threshold: int | None = None,
     min_survivors: int | None = None,
     round_number: int = 0,
+    officers: int = 1,
 ) -> Terms:
-    """Terms with the smallest threshold that is allowed, unless another is given."""
+    """Terms with the smallest threshold that masking allows, unless another is given."""
     chosen = tuple(range(1, clients + 1)) if cohort is None else tuple(cohort)
     least = SECURE_SUMS["masking"].default_threshold(len(chosen), max_colluders)
     t = least if threshold is None else threshold
@@ -71,7 +79,7 @@ def make_terms(
         config_digest=hashlib.sha256(b"config").digest(),
         plan_digest=hashlib.sha256(b"plan").digest(),
         model_digest=hashlib.sha256(b"model").digest(),
-        roster=roster(max(clients, *chosen)),
+        roster=roster(max(clients, *chosen), officers),
         cohort=chosen,
         ring=Ring(bits),
         length=length,
@@ -106,6 +114,7 @@ class Run:
     seed: object = 0
     aggregator: SumAggregator = field(init=False)
     clients: dict[int, SumClient] = field(init=False)
+    officers: dict[int, SumOfficer] = field(init=False)
     requests: list[dict[int, bytes]] = field(default_factory=list)
     answers: list[dict[int, bytes]] = field(default_factory=list)
     refused: list[MessageRefused] = field(default_factory=list)
@@ -124,6 +133,27 @@ class Run:
             )
             for k in self.terms.cohort
         }
+        self.officers = {
+            k: protocol.officer(
+                self.terms, index=k, identity=identity(k), rand=seeded(f"{self.seed} officer {k}")
+            )
+            for k in self.terms.roster.officer_indices[: protocol.officers()]
+        }
+
+    @property
+    def parties(self) -> dict[int, SumClient | SumOfficer]:
+        """Clients and officers by index."""
+        return {**self.clients, **self.officers}
+
+    def begin(self) -> Outgoing:
+        """The first messages to clients; what officers do before is done."""
+        out: Outgoing | Ready | Done = self.aggregator.begin()
+        while isinstance(out, Outgoing) and out.messages.keys() <= self.officers.keys():
+            for k, request in out.messages.items():
+                self.aggregator.receive(k, self.officers[k].step(request))
+            out = self.aggregator.advance()
+        assert isinstance(out, Outgoing)
+        return out
 
     def drive(
         self,
@@ -153,7 +183,7 @@ class Run:
                     continue
                 sent = request if forge_request is None else forge_request(step, k, request)
                 try:
-                    answer = self.clients[k].step(sent)
+                    answer = self.parties[k].step(sent)
                 except MessageRefused as refusal:
                     self.refused.append(refusal)
                     continue

@@ -202,7 +202,7 @@ def test_malformed_terms_are_refused_by_name(field: str, value: object) -> None:
 def test_terms_as_json_hold_strings_and_integers() -> None:
     told = make_terms(3).to_json()
     assert told["cohort"] == [1, 2, 3]
-    assert told["roster_digest"] == roster(3).digest.hex()
+    assert told["roster_digest"] == roster(3, officers=1).digest.hex()
     assert all(isinstance(value, str | int | list) for value in told.values())
 
 
@@ -215,8 +215,10 @@ def test_roster_digest_binds_names_keys_and_order() -> None:
         Roster(base.aggregator, members[::-1]),
         Roster(base.aggregator, (replace(members[0], name="other"), *members[1:])),
         Roster(base.aggregator, (replace(members[0], public=identity(9).public), *members[1:])),
+        Roster(base.aggregator, members[:2], members[2:]),
+        Roster(base.aggregator, members[:1], members[1:]),
     ]
-    assert len({base.digest, *(other.digest for other in others)}) == 6
+    assert len({base.digest, *(other.digest for other in others)}) == 8
 
 
 @pytest.mark.parametrize(
@@ -243,6 +245,32 @@ def test_roster_has_no_party_outside() -> None:
     for index in (-1, 4):
         with pytest.raises(KeyRefused, match="allowed: 0 to 3"):
             roster(3).public_of(index)
+        with pytest.raises(KeyRefused, match="allowed: 0 to 3"):
+            roster(1, officers=2).public_of(index)
+
+
+def test_officers_follow_the_members() -> None:
+    both = roster(3, officers=2)
+    assert both.officer_indices == (4, 5)
+    assert [both.public_of(k) for k in range(6)] == [identity(k).public for k in range(6)]
+    assert roster(3).officer_indices == ()
+    with pytest.raises(TermsRefused, match="allowed: 1 to 3"):
+        another(make_terms(3, officers=2), cohort=(1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("officers", "match"),
+    [
+        ((Member("", b"a" * 32),), "empty or unprintable"),
+        ((Member("a", b"a" * 31),), "allowed: 32 bytes"),
+        ((Member("a", identity(1).public),), "same public key"),
+        ((Member("a", identity(0).public),), "same public key"),
+        ((Member("a", b"a" * 32), Member("a", b"b" * 32)), "same name"),
+    ],
+)
+def test_bad_officers_are_refused(officers: tuple[Member, ...], match: str) -> None:
+    with pytest.raises(KeyRefused, match=match):
+        Roster(identity(0).public, roster(2).members, officers)
 
 
 def test_vectors_of_another_shape_are_refused_by_their_own_client() -> None:

@@ -69,7 +69,7 @@ def test_random_bytes_to_anyone_at_any_step(name: str, data: st.DataObject) -> N
     def request(at: int, client: int, message: bytes) -> bytes:
         if at == step:
             with pytest.raises(MessageRefused):
-                run.clients[client].step(noise)
+                run.parties[client].step(noise)
         return message
 
     done = run.drive(forge=answer, forge_request=request)

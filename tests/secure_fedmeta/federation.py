@@ -220,7 +220,7 @@ class Federation:
         )
         self.refused: list[tuple[int, Exception]] = []
         self.transport = MemoryTransport(
-            self.parties.clients,
+            self.parties.endpoints,
             faults=faults,
             refused=lambda client, error: self.refused.append((client, error)),
         )
