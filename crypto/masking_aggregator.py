@@ -14,6 +14,7 @@ from crypto.keys import KEY_BYTES, Identity, check_agreement_key
 from crypto.masking_keys import Advert, commitment, mask_key, pair_key, self_key
 from crypto.masking_messages import (
     COMPLETE_GRAPH,
+    SEALED_BYTES,
     Kind,
     UnmaskRequest,
     adverts_root,
@@ -137,12 +138,17 @@ class MaskingAggregator:
         return outgoing
 
     def _read_shares(self, sender: int, message: bytes) -> None:
-        """Check every envelope's signature, so that no honest recipient has to refuse it."""
+        """Check of every envelope what can be checked unopened: its signature and its size.
+
+        What the recipient would refuse is refused here, at the cost of the dealer alone.
+        """
         envelopes = decode_bundle(self._unseal(Step.SHARE, sender, message))
         if envelopes.keys() != self._adverts.keys() - {sender}:
             raise Malformed("shares for other clients than those that advertised")
         for peer, envelope in envelopes.items():
-            self._unseal(Step.SHARE, sender, envelope, recipient=peer)
+            sealed = self._unseal(Step.SHARE, sender, envelope, recipient=peer)
+            if len(sealed) != SEALED_BYTES:
+                raise Malformed(f"sealed shares have {len(sealed)} bytes, must have {SEALED_BYTES}")
         self._dealt[sender] = envelopes
 
     def _deliver_shares(self, dealers: tuple[int, ...]) -> Outgoing:

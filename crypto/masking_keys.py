@@ -15,6 +15,7 @@ from crypto.keys import AgreementKey, Rand, Secret, derive, draw
 _LABEL: Final = "fedmeta/masking/v1/"
 # Every AEAD key seals exactly one message, so one nonce is enough.
 _NONCE: Final = bytes(12)
+SEAL_OVERHEAD: Final = 16
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Channel:
         self._index = own_index
 
     def seal(self, peer: bytes, peer_index: int, plaintext: bytes) -> bytes:
-        """Encrypt to a peer: AES-256-GCM, 16 bytes longer than the plaintext.
+        """Encrypt to a peer: AES-256-GCM, SEAL_OVERHEAD bytes longer than the plaintext.
 
         Raises:
             KeyRefused: the peer's public key gives no shared secret.

@@ -21,9 +21,10 @@ from typing import Final
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
 from crypto.keys import KEY_BYTES
-from crypto.masking_keys import Advert
+from crypto.masking_keys import SEAL_OVERHEAD, Advert
 
 SHARE_BYTES: Final = KEY_BYTES
+SEALED_BYTES: Final = 2 * SHARE_BYTES + SEAL_OVERHEAD
 COMPLETE_GRAPH: Final = b"complete graph"
 
 

@@ -321,6 +321,8 @@ def test_envelopes_of_an_insider_must_be_for_all_that_advertised_and_signed() ->
         ({**envelopes, 1: envelopes[2]}, "other clients"),
         ({**envelopes, 2: envelopes[3]}, "another recipient"),
         ({**envelopes, 2: envelopes[2][:-64] + bytes(64)}, "signature"),
+        ({**envelopes, 2: resign(envelopes[2], bytes(79))}, "79 bytes, must have 80"),
+        ({**envelopes, 2: resign(envelopes[2], bytes(1 << 20))}, "1048576 bytes, must have 80"),
     ):
         with pytest.raises(MessageRefused, match=match) as caught:
             run.aggregator.receive(1, resign(answer, encode_bundle(wrong)))
