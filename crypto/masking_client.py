@@ -1,13 +1,13 @@
 """The client's side of double masking (Bonawitz et al. 2017, figure 4, without consistency round).
 
 What protects the client is decided here, by its own Terms: it never takes a threshold, a cohort
-or a key from the aggregator, and each of its four steps is answered at most once.
+or a key from the aggregator, and each of its four steps is answered at most once. Secrets are let
+go when no later step needs them: with them and recorded traffic a vector could be opened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import Malformed, OutOfOrder, RingRefused
@@ -50,7 +50,7 @@ class MaskingClient:
         self._identity = identity
         self._vector = vector
         self._rand = rand
-        self._secrets: Final = ClientSecrets.generate(rand)
+        self._secrets = ClientSecrets.generate(rand)
         self._adverts: dict[int, Advert] = {}
         self._context = terms.ctx1
         self._delivered: tuple[int, ...] = ()
@@ -143,9 +143,11 @@ class MaskingClient:
         stream_keys = {
             peer: self._pair_key(mask, peer) for peer in delivered if peer != self._index
         }
+        own_key = self_key(self._context, self._index, self._secrets.self_seed.reveal())
         # From here on the vector exists; whatever happens to it, it is asked for only once.
         self._due = None
-        packed = self._masked_vector(stream_keys)
+        del self._secrets
+        packed = self._masked_vector(own_key, stream_keys)
         self._shares.update(received)
         self._delivered = delivered
         self._due = Step.UNMASK
@@ -165,14 +167,13 @@ class MaskingClient:
         with refusing(peer, Step.ADVERTISE):
             return pair_key(self._context, mask, self._index, self._adverts[peer].mask, peer)
 
-    def _masked_vector(self, stream_keys: dict[int, bytes]) -> bytes:
+    def _masked_vector(self, own_key: bytes, stream_keys: dict[int, bytes]) -> bytes:
         ring = self._terms.ring
         vector = self._vector()
         if vector.shape != (self._terms.length,):
             raise RingRefused(f"vector of shape {vector.shape}; allowed: ({self._terms.length},)")
         total = ring.encode(vector).astype(ring.lane)
-        seed = self._secrets.self_seed.reveal()
-        add_stream(total, self_key(self._context, self._index, seed))
+        add_stream(total, own_key)
         for peer, key in stream_keys.items():
             (add_stream if peer > self._index else subtract_stream)(total, key)
         ring.reduce(total)
@@ -191,6 +192,7 @@ class MaskingClient:
         self._check_quorum("survivors", len(survivors))
         shares = {peer: self._shares[peer].of(kind) for peer, kind in request.kinds().items()}
         self._due = None
+        self._shares = {}
         return self._seal(Step.UNMASK, encode_unmask_answer(request, shares))
 
     def _check_quorum(self, what: str, count: int) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import traceback
 from collections.abc import Callable
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
 
 from crypto.errors import CryptoError, KeyRefused
-from crypto.keys import AgreementKey, Identity, Secret
+from crypto.keys import KEY_BYTES, AgreementKey, Identity, Secret
 from crypto.masking_keys import Channel, ClientSecrets
 from crypto.masking_messages import DealtShares, decode_bundle, encode_bundle
 from crypto.secure_sum import SECURE_SUMS
@@ -83,6 +85,49 @@ def test_parties_do_not_show_their_state(name: str) -> None:
     for text in texts:
         assert not shows(text, secrets)
         assert str(MARK // 100) not in text
+
+
+def held_by(client: object) -> bytes:
+    """All bytes that can be reached from a client, but for its roster key and its sources."""
+    state = {k: v for k, v in vars(client).items() if k not in ("_identity", "_rand", "_vector")}
+    found: list[bytes] = []
+    seen: set[int] = set()
+    waiting: list[object] = [state]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, bytes):
+            found.append(thing)
+        waiting.extend(gc.get_referents(thing))
+    return b"|".join(found)
+
+
+def test_a_client_holds_no_secret_longer_than_it_needs_it() -> None:
+    """Seeds go with the masked input, shares with the last answer.
+
+    Whoever takes over clients afterwards finds nothing that opens recorded traffic.
+    """
+    run, recorder = recorded_run("masking")
+    after: dict[int, bytes] = {}
+    shares: list[bytes] = []
+
+    def look(step: int, client: int, message: bytes) -> bytes:
+        if client == 1:
+            after[step] = held_by(run.clients[1])
+            if step == 2:
+                dealt = vars(run.clients[1])["_shares"].values()
+                shares.extend(part for one in dealt for part in (one.mask_secret, one.self_seed))
+        return message
+
+    run.drive(forge=look)
+    seeds = [value for value in recorder.given if len(value) == KEY_BYTES]
+    assert (len(seeds), len(shares)) == (15, 10)
+    assert sum(seed in after[1] for seed in seeds) == 2  # of the channel, only what is derived
+    assert not any(seed in after[2] for seed in seeds)
+    assert all(share in after[2] for share in shares)
+    assert not any(secret in after[3] for secret in (*seeds, *shares))
 
 
 def test_secret_objects_redact_themselves() -> None:
