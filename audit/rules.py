@@ -71,6 +71,9 @@ class Order:
         self._check_new_round(body.round, body.attempt)
         if body.config_digest != genesis.config_digest or body.plan_digest != genesis.plan_digest:
             raise EntryRefused("config or plan is not the one of the genesis")
+        clip = genesis.plan.get("clip", body.clip)
+        if body.clip != clip:
+            raise EntryRefused(f"clip {body.clip}; the plan's is {clip}")
         if body.reservation in self._reservations:
             raise EntryRefused(f"reservation {body.reservation!r} was used by an earlier intent")
         _check_cohort(body, genesis)

@@ -78,7 +78,7 @@ class SpendChecker:
     """
 
     def __init__(self) -> None:
-        self._grant: tuple[float, float] | None = None
+        self._grant: float | None = None
         self._family: tuple[str, str] | None = None
         self._start({}, math.nan)
 
@@ -86,14 +86,16 @@ class SpendChecker:
         """Take the next entry.
 
         Raises:
-            EntryRefused: an event that is malformed, unknown or not the plan's; a charge beyond the
-                grant; a release whose figures are too small, or larger than the events explain.
+            EntryRefused: an event that is malformed, unknown or not the plan's; a grant for another
+                unit or at another delta than the plan's; a charge beyond the grant, without any, or
+                of more rounds than planned; a release whose figures are too small, or larger than
+                the events explain.
         """
         body = entry.body
         if isinstance(body, Genesis):
             self._start(body.plan, _delta(body.plan.get("delta")))
         elif isinstance(body, BudgetGranted):
-            self._grant = (parse_decimal(body.epsilon), _delta(body.delta))
+            self._grant = self._read_grant(body)
             for item in body.prior:
                 self._charge(item.event, item.count, of_plan=False)
         elif isinstance(body, RoundIntent | RoundAbort):
@@ -123,6 +125,7 @@ class SpendChecker:
         self._grant = None
         self._family = None
         self._private = True
+        self._rounds = 0
         self._rdp = {adversary: np.zeros_like(ORDERS) for adversary in ADVERSARIES}
 
     def _charge(self, event: Mapping[str, Any], count: int, *, of_plan: bool) -> None:
@@ -137,13 +140,34 @@ class SpendChecker:
         for adversary in ADVERSARIES if round_.private else ():
             variance = round_.variance(adversary)
             self._rdp[adversary] += count * _divergence(round_.l2, round_.l1, variance)
-        if self._grant is None or not of_plan:
+        if of_plan:
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        """One more round of the plan was charged: it must be planned and granted."""
+        self._rounds += 1
+        planned = self._plan.get("rounds")
+        if type(planned) is int and self._rounds > planned:
+            raise EntryRefused(f"{self._rounds} charged rounds; the plan is for {planned}")
+        if self._grant is None:
+            if self._private:
+                raise EntryRefused("no budget was granted before this charge")
             return
-        granted, delta = self._grant
         for adversary in BUDGETED:
-            spent = self.epsilon(adversary, delta)
-            if spent > granted * (1.0 + BELOW):
-                raise EntryRefused(f"{adversary}: epsilon {spent:.6g} exceeds granted {granted:g}")
+            spent = self.epsilon(adversary, self._plan_delta)
+            if spent > self._grant * (1.0 + BELOW):
+                raise EntryRefused(
+                    f"{adversary}: epsilon {spent:.6g} exceeds granted {self._grant:g}"
+                )
+
+    def _read_grant(self, body: BudgetGranted) -> float:
+        """The granted epsilon, which means something for the plan's own unit and delta alone."""
+        if _delta(body.delta) != self._plan_delta:
+            raise EntryRefused(f"grant at delta {body.delta}; the plan's is {self._plan_delta!r}")
+        unit = self._plan.get("unit", body.unit)
+        if body.unit != unit:
+            raise EntryRefused(f"grant for unit {body.unit!r}; the plan's is {unit!r}")
+        return parse_decimal(body.epsilon)
 
     def _compare(self, spend: Mapping[str, Mapping[str, str]]) -> None:
         if set(spend) != set(ADVERSARIES):

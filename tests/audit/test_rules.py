@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.canonical import dumps, sha256
 from audit.errors import EntryRefused
 from audit.log import AuditLog
 from tests.audit import scenario
@@ -81,6 +82,15 @@ def test_config_and_plan_are_those_of_the_genesis(log: AuditLog) -> None:
     for field in ("config_digest", "plan_digest"):
         with pytest.raises(EntryRefused, match="not the one of the genesis"):
             log.append("round-intent", {**intent(1), field: digest("other")})
+
+
+def test_the_clip_is_the_plans(tmp_path: Path) -> None:
+    plan = {**scenario.PLAN, "clip": "1.0"}
+    plan_digest = sha256(dumps(plan)).hex()
+    with scenario.start(tmp_path, plan=plan, plan_digest=plan_digest) as log:
+        with pytest.raises(EntryRefused, match=r"clip 100\.0; the plan's is 1\.0"):
+            log.append("round-intent", intent(1, clip="100.0", plan_digest=plan_digest))
+        log.append("round-intent", intent(1, plan_digest=plan_digest))
 
 
 def test_the_genesis_holds_the_plan_that_it_names(tmp_path: Path) -> None:

@@ -61,9 +61,16 @@ def verify(directory: Path) -> Verified:
     return verify_log(directory, vkey=vkey, pinned=None, spend=SpendChecker())
 
 
+def granted(directory: Path) -> AuditLog:
+    """A log that holds a genesis and a grant."""
+    log = scenario.start(directory)
+    log.append("budget-granted", scenario.grant())
+    return log
+
+
 def one_round(directory: Path, spend: Any, **intent_changes: Any) -> int:
     """A log of one release with these figures; the index of the release."""
-    log = scenario.start(directory)
+    log = granted(directory)
     opened = log.append("round-intent", intent(1, **intent_changes)).digest.hex()
     index = log.append("round-release", release(1, opened, spend=spend)).index
     log.close()
@@ -134,12 +141,12 @@ def test_bugs_of_other_accountants_are_caught(tmp_path: Path) -> None:
     """Noise sized for invited clients; an accountant started afresh each round."""
     invited = decimal(oracle(1, 8))
     one_round(tmp_path / "invited", figures(1, aggregator=invited))
-    log = scenario.start(tmp_path / "afresh")
+    log = granted(tmp_path / "afresh")
     for round_ in (1, 2):
         opened = log.append("round-intent", intent(round_)).digest.hex()
         log.append("round-release", release(round_, opened, spend=figures(1)))
     log.close()
-    for directory, index in (("invited", 2), ("afresh", 4)):
+    for directory, index in (("invited", 3), ("afresh", 5)):
         with pytest.raises(VerificationFailed, match="states epsilon") as caught:
             verify(tmp_path / directory)
         assert caught.value.index == index
@@ -153,18 +160,25 @@ def test_every_adversary_must_have_its_figure(tmp_path: Path) -> None:
         one_round(tmp_path / str(number), spend)
         with pytest.raises(VerificationFailed) as caught:
             verify(tmp_path / str(number))
-        assert caught.value.index == 2
+        assert caught.value.index == 3
 
 
 def test_a_round_without_privacy_costs_infinity(tmp_path: Path) -> None:
+    """No grant covers it; where none is claimed, its figures say so."""
     infinite = {name: {"rdp": "inf"} for name in ADVERSARIES}
-    one_round(tmp_path / "right", infinite, event=NON_PRIVATE)
+    for name, spend in (("right", infinite), ("wrong", figures(1))):
+        log = scenario.start(tmp_path / name)
+        opened = log.append("round-intent", intent(1, event=NON_PRIVATE)).digest.hex()
+        log.append("round-release", release(1, opened, spend=spend))
+        log.close()
     assert verify(tmp_path / "right").released == 1
-    one_round(tmp_path / "wrong", figures(1), event=NON_PRIVATE)
     one_round(tmp_path / "other way", infinite)
     for name in ("wrong", "other way"):
         with pytest.raises(VerificationFailed, match="states epsilon"):
             verify(tmp_path / name)
+    one_round(tmp_path / "granted", infinite, event=NON_PRIVATE)
+    with pytest.raises(VerificationFailed, match="epsilon inf exceeds granted"):
+        verify(tmp_path / "granted")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +210,7 @@ def test_a_strange_event_is_refused_at_its_intent(
     one_round(tmp_path, figures(1), event=event(**changes))
     with pytest.raises(VerificationFailed, match=why) as caught:
         verify(tmp_path)
-    assert caught.value.index == 1
+    assert caught.value.index == 2
 
 
 def test_a_single_survivor_is_refused_whatever_the_plan_says(tmp_path: Path) -> None:
@@ -212,14 +226,14 @@ def test_a_single_survivor_is_refused_whatever_the_plan_says(tmp_path: Path) -> 
 
 
 def test_relations_are_never_composed(tmp_path: Path) -> None:
-    log = scenario.start(tmp_path)
+    log = granted(tmp_path)
     log.append("round-abort", scenario.abort(1, charged=True, event=event()))
     other = event(relation="replace_one")
     log.append("round-abort", scenario.abort(2, charged=True, event=other))
     log.close()
     with pytest.raises(VerificationFailed, match="do not compose") as caught:
         verify(tmp_path)
-    assert caught.value.index == 2
+    assert caught.value.index == 3
 
 
 def test_a_charge_beyond_the_grant_is_refused_at_its_intent(tmp_path: Path) -> None:
@@ -235,6 +249,54 @@ def test_a_charge_beyond_the_grant_is_refused_at_its_intent(tmp_path: Path) -> N
     with pytest.raises(VerificationFailed, match="exceeds granted") as caught:
         verify(tmp_path)
     assert caught.value.index == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"delta": "0.5"}, "grant at delta 0.5; the plan's is 1e-05"),
+        ({"delta": "1e-06"}, "the plan's is 1e-05"),
+        ({"unit": "client"}, "grant for unit 'client'; the plan's is 'task'"),
+    ],
+)
+def test_a_grant_that_the_plan_cannot_be_held_against_is_refused(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    """At delta 0.5 next to anything stays below the granted epsilon."""
+    plan = {**scenario.PLAN, "unit": "task"}
+    log = scenario.start(tmp_path, plan=plan, plan_digest=sha256(dumps(plan)).hex())
+    log.append("budget-granted", scenario.grant(**changes))
+    log.close()
+    with pytest.raises(VerificationFailed, match=why) as caught:
+        verify(tmp_path)
+    assert caught.value.index == 1
+
+
+def test_a_charge_without_a_grant_is_refused(tmp_path: Path) -> None:
+    """Left out, the grant would limit nothing."""
+    log = scenario.start(tmp_path)
+    log.append("round-intent", intent(1))
+    log.close()
+    with pytest.raises(VerificationFailed, match="no budget was granted") as caught:
+        verify(tmp_path)
+    assert caught.value.index == 1
+
+
+def test_more_rounds_than_planned_are_refused(tmp_path: Path) -> None:
+    """The target is for the plan's rounds, failed attempts included, however large the grant."""
+    plan = {**scenario.PLAN, "rounds": 2}
+    digest = sha256(dumps(plan)).hex()
+    log = scenario.start(tmp_path, plan=plan, plan_digest=digest)
+    log.append("budget-granted", scenario.grant())
+    log.append("round-abort", scenario.abort(1, charged=True, event=event()))
+    opened = log.append("round-intent", intent(2, plan_digest=digest)).digest.hex()
+    log.append("round-release", release(2, opened, spend=figures(2)))
+    log.append("round-abort", scenario.abort(3))
+    last = log.append("round-intent", intent(4, plan_digest=digest)).index
+    log.close()
+    with pytest.raises(VerificationFailed, match="3 charged rounds; the plan is for 2") as caught:
+        verify(tmp_path)
+    assert caught.value.index == last
 
 
 @pytest.mark.parametrize("delta", ["0.0", "1.0", "x", 1, None])
@@ -265,6 +327,10 @@ def test_a_plan_without_a_proper_delta_cannot_be_checked(tmp_path: Path, delta: 
 )
 def test_the_product_s_accountant_and_the_checker_agree(changes: dict[str, Any]) -> None:
     checker = SpendChecker()
+    genesis = scenario.genesis(plan={"delta": "1e-05"})
+    for kind, body in (("genesis", genesis), ("budget-granted", scenario.grant(epsilon="1e300"))):
+        raw = encode_entry(kind, body, index=0, prev=None, run="run", time=scenario.clock())
+        checker.observe(decode_entry(raw))
     events = []
     for survivors in (7, 6, 8, 7, 6):
         event_json = event(survivors=survivors, **changes)
