@@ -26,6 +26,8 @@ from secure_fedmeta.server_opt import ServerOptimiser, ServerState
 from secure_fedmeta.setting import Setting
 
 SALT_BYTES = 32
+MAX_REASONS = 32
+OTHER_REASONS = "other reasons"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ class Abort:
 
 @dataclass
 class Exchange:
-    """One attempt at one round: envelopes around the secure sum, refusals counted by reason."""
+    """One attempt at one round: envelopes around the secure sum, refusals counted by reason.
+
+    Reasons tell lengths that a sender chooses, and an entry of the log has a largest size: beyond
+    MAX_REASONS different ones they are counted together, so that no sender can outgrow it.
+    """
 
     round: int
     attempt: int
@@ -89,7 +95,9 @@ class Exchange:
         try:
             self.machine.receive(sender, message)
         except MessageRefused as refusal:
-            self.rejected[refusal.reason] = self.rejected.get(refusal.reason, 0) + 1
+            known = refusal.reason in self.rejected or len(self.rejected) < MAX_REASONS
+            reason = refusal.reason if known else OTHER_REASONS
+            self.rejected[reason] = self.rejected.get(reason, 0) + 1
             return
         self.uploads[sender] = hashlib.sha256(self.uploads.get(sender, b"") + message).digest()
 

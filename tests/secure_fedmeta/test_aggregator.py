@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import pytest
 
 from audit.merkle import leaf_hash, root_of
 from crypto.errors import SumAborted
-from crypto.secure_sum import Done
+from crypto.secure_sum import Done, Ready
 from privacy.accountant import spend
-from secure_fedmeta.aggregator import Release
+from secure_fedmeta.aggregator import MAX_REASONS, OTHER_REASONS, Release
 from secure_fedmeta.transport.memory import Delivery
 from tests.secure_fedmeta.federation import CLIENTS, POPULATION, Federation
 
@@ -125,6 +125,32 @@ def test_refusals_are_counted_by_reason(tmp_path: Path) -> None:
     assert exchange.rejected["nothing is due from this sender"] == 1
     assert exchange.rejected["this sender has answered already"] == 1
     assert exchange.uploads.keys() == {1, 2, 3, 4}
+
+
+def test_a_flood_of_refused_messages_costs_nobody_else_the_round(tmp_path: Path) -> None:
+    """Reasons tell lengths that a sender chooses: kept one by one, they would outgrow the entry.
+
+    The charge comes before the entry, so an entry too long would stop a run that has paid.
+    """
+    federation = Federation(tmp_path)
+    exchange = federation.aggregator.open_round(1, 1)
+    step: Mapping[int, bytes] | Ready | Done = exchange.begin()
+    flood = 2500
+    while not isinstance(step, Ready):
+        assert not isinstance(step, Done)
+        answers = {i: federation.parties.clients[i].handle(m) for i, m in step.items()}
+        if not exchange.rejected:
+            for length in range(10**6, 10**6 + flood):
+                lie = length.to_bytes(4, "little")
+                exchange.receive(1, answers[1][:42] + lie + answers[1][46:])
+        for index, answer in answers.items():
+            exchange.receive(index, answer)
+        step = exchange.advance()
+    assert len(exchange.rejected) == MAX_REASONS + 1
+    assert sum(exchange.rejected.values()) == flood
+    assert exchange.rejected[OTHER_REASONS] == flood - MAX_REASONS
+    federation.aggregator.record_intent(exchange, step)
+    assert intent(federation)["counts"]["rejected"] == exchange.rejected
 
 
 def test_nothing_is_released_without_an_intent(tmp_path: Path) -> None:
