@@ -41,8 +41,9 @@ _NOTES: Final = (
         " sum of fewer clients than min_survivors, at the lowest thresholds a single vector."
     ),
     (
-        "A client can choose its own input, and can make an attempt fail with wrong shares; it"
-        " cannot make the others' inputs count wrongly."
+        "A client can choose its own input, can make an attempt fail with wrong shares, and can"
+        " keep chosen others out of a sum with shares that do not open for them; it cannot make the"
+        " others' inputs count wrongly."
     ),
     (
         "Pair secrets rest on X25519 alone: recorded traffic is not safe against a later quantum"

@@ -402,6 +402,34 @@ def test_limit_an_aggregator_that_lies_about_who_is_there_can_single_out_a_clien
     assert single_out(threshold=4)[1] is None
 
 
+def test_limit_a_dealer_can_keep_chosen_others_out_of_a_sum() -> None:
+    """Nobody but the recipient can tell that shares do not open, and it stays out if they do not.
+
+    The sum is right and holds min_survivors vectors; who is in it was the dealer's choice.
+    """
+    terms = make_terms(5)
+    run = Run("masking", terms, make_vectors(terms))
+
+    def forge(step: int, client: int, answer: bytes) -> bytes:
+        if (step, client) != (1, 1):
+            return answer
+        envelopes = decode_bundle(payload_of(answer))
+        for victim in (4, 5):
+            sealed = payload_of(envelopes[victim])
+            envelopes[victim] = resign(envelopes[victim], bytes(len(sealed)))
+        return resign(answer, encode_bundle(envelopes))
+
+    done = run.drive(forge=forge)
+    assert done.contributors == (1, 2, 3)
+    np.testing.assert_array_equal(done.total, total(terms, run.vectors, (1, 2, 3)))
+    assert [(refusal.sender, refusal.step) for refusal in run.refused] == [(1, "share")] * 2
+    assert run.ready is not None
+    assert run.ready.dropped == {4: "masked input", 5: "masked input"}
+    assert any(
+        "keep chosen others out" in note for note in SECURE_SUMS["masking"].capabilities().notes
+    )
+
+
 def _as(step: int, request: bytes) -> bytes:
     return request[:1] + bytes([step]) + request[2:]
 
