@@ -71,7 +71,10 @@ def verify(
         Path | None, typer.Option(help="A checkpoint of this log that you kept.")
     ] = None,
     unpinned: Annotated[
-        bool, typer.Option("--unpinned", help="Accept the key that came with the run.")
+        bool,
+        typer.Option(
+            "--unpinned", help="Accept a log that no key vouches for: its signature is not checked."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -127,7 +127,7 @@ def _adversaries(report: dict[str, Any]) -> Table:
         title=f"Epsilon at delta {privacy['delta']}, unit {privacy['unit']}", title_justify="left"
     )
     table.add_column("adversary")
-    headings = ("claim", "one record replaced", f"person in {privacy['person_units']} units")
+    headings = ("claim", "one record replaced", f"person, k = {privacy['person_units']}")
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, found in report["adversaries"].items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audit.canonical import loads
 from audit.errors import AuditError, VerificationFailed
 from audit.pin import PinStore
 from audit.spend import SpendChecker
@@ -59,7 +61,8 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
 
     The key comes from `key`, else from the pin that the run left in the state directory. With
     neither, the log may be consistent and still be anybody's: that is accepted only if `unpinned`,
-    which never sets aside a pin that exists.
+    which never sets aside a pin that exists. Files whose digests the log records, such as the
+    report and the model, must be as they were exported.
 
     Raises:
         RunDirectoryError: there is no log to verify, or the pinned checkpoint cannot be read.
@@ -72,11 +75,11 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
     except OSError as error:
         raise RunDirectoryError(f"{pinned} cannot be read: {error.strerror}") from error
     try:
-        if key is None:
-            pin = PinStore(state.state_directory()).load(directory.resolve().name)
-            if pin is not None:
-                key, head = pin.vkey, head or pin.checkpoint
+        pin = PinStore(state.state_directory()).load(directory.resolve().name)
+        if pin is not None and key in (None, pin.vkey):
+            key, head = pin.vkey, head or pin.checkpoint
         found = verify_log(audit, vkey=key, pinned=head, spend=SpendChecker())
+        _check_files(directory)
     except VerificationFailed as error:
         return Outcome(False, str(error), error.index, None)
     except AuditError as error:
@@ -85,3 +88,18 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
         reason = "no key: nobody vouches for this log; give --key, or accept it with --unpinned"
         return Outcome(False, reason, None, found)
     return Outcome(True, None, None, found)
+
+
+def _check_files(directory: Path) -> None:
+    """Compare the exported files with the digests in a log that has been verified."""
+    lines = (directory / "audit" / "log.jsonl").read_bytes().splitlines()
+    for index, line in enumerate(lines):
+        entry = loads(line)
+        if entry["kind"] != "report-exported":
+            continue
+        for name, digest in entry["body"]["files"].items():
+            path = directory / name
+            if Path(name).name != name:
+                raise VerificationFailed(index, f"{name!r} is no name of a file of the run")
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise VerificationFailed(index, f"{name} is missing or not as it was exported")

@@ -218,3 +218,23 @@ def test_a_damaged_pin_is_a_failure(result: Path, state_dir: Path) -> None:
     assert outcome.entry is None
     assert list(outcome.lines()) == [f"FAILED:  {outcome.failure}"]
     assert not verify(result, unpinned=True).accepted  # sets aside no pin that exists
+
+
+@pytest.mark.parametrize("name", ["report.json", "model.safetensors", "metrics.jsonl"])
+def test_exported_files_must_be_as_the_log_says(result: Path, name: str) -> None:
+    path = result / name
+    path.write_bytes(path.read_bytes() + b"\n")
+    outcome = verify(result)
+    assert (outcome.accepted, outcome.entry) == (False, ENTRIES - 1)
+    assert name in str(outcome.failure)
+    path.unlink()
+    assert not verify(result).accepted
+
+
+def test_a_given_key_does_not_set_the_pinned_head_aside(result: Path) -> None:
+    """A log set back to an earlier head is signed rightly; only the remembered head tells."""
+    key = vkey(result)
+    assert verify(result, key).accepted
+    found = verify(result, key).verified
+    assert found is not None
+    assert found.trust == "pinned"
