@@ -189,6 +189,7 @@ def test_a_grant_that_is_too_small_ends_the_run(tmp_path: Path, epsilon: float) 
     more = [*default_ledger().events("people"), plan.worst_event()]
     assert spend(more, delta=plan.delta).worst > epsilon
     assert result.status == "budget"
+    assert bodies(result, "round-abort") == []  # the round that would exceed never began
     (note,) = result.report["notes"]
     assert note == (
         f"the grant of epsilon {epsilon:g} for people afforded {done} of 9 rounds; "
