@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crypto.errors import MessageRefused
 from crypto.keys import Identity
 from crypto.secure_sum import SumClient, Terms
 from privacy.rng import SecureRandom
@@ -32,6 +33,9 @@ class Work(Protocol):
 
 class Client(Party):
     """One member of the roster.
+
+    It contributes at most as often as its plan has rounds, whatever the aggregator asks for, since
+    the plan's target is for that many. Over several runs it counts nothing.
 
     Args:
         setting: the run's public facts, as this client read them.
@@ -57,11 +61,17 @@ class Client(Party):
         self._work = work
         self._noise = noise
         self._rand = rand
+        self._contributions = 0
 
     def _machine_for(self, terms: Terms, model: torch.Tensor) -> SumClient:
         plan = self._setting.plan
+        if self._contributions >= plan.rounds:
+            raise MessageRefused(
+                None, "round-open", f"contributed to all of the {plan.rounds} planned rounds"
+            )
 
         def protected_sum() -> NDArray[np.int64]:
+            self._contributions += 1
             name = self._setting.roster.members[self._index - 1].name
             units = self._work.outer_vectors(name, model, round_index=terms.round)
             return plan.encode(units, self._noise)

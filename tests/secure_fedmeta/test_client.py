@@ -95,6 +95,24 @@ def test_a_real_message_under_another_moment_is_refused(federation: Federation) 
     assert client(federation).handle(encode(envelope))
 
 
+def test_a_client_contributes_to_no_more_rounds_than_planned(tmp_path: Path) -> None:
+    """The target is for the plan's rounds; an aggregator that goes on gets no further sum."""
+    federation = Federation(tmp_path, granted=1000.0)
+    planned = federation.plan.rounds
+    assert all(isinstance(federation.round(i), Release) for i in range(1, planned + 1))
+    with pytest.raises(MessageRefused, match=f"{planned} planned rounds"):
+        client(federation).handle(opening(federation, planned + 1)[1])
+    assert isinstance(federation.round(planned + 2), Abort)
+    assert len(federation.events()) == planned
+
+
+def test_openings_without_a_contribution_do_not_count(tmp_path: Path) -> None:
+    """Nothing of the data is in an answer to an opening of a masked sum."""
+    federation = Federation(tmp_path)
+    for index in range(1, federation.plan.rounds + 3):
+        assert client(federation).handle(opening(federation, index)[1])
+
+
 def test_a_step_needs_an_opening(federation: Federation) -> None:
     with pytest.raises(MessageRefused, match="not the open attempt"):
         client(federation).handle(encode(SumStep(1, 1, b"x")))

@@ -206,8 +206,8 @@ def test_a_lost_answer_is_recovered_from(tmp_path: Path) -> None:
 
 def test_the_run_goes_on_after_every_kind_of_drop(tmp_path: Path) -> None:
     """Any one client, lost from any step on: the round completes (flower's does not)."""
-    federation = Federation(tmp_path, granted=100.0)
     kinds = list(product(range(1, CLIENTS + 1), (ADVERT, SHARES, MASKED, ANSWER)))
+    federation = Federation(tmp_path, {"training.rounds": len(kinds)})
     for index, (client, step) in enumerate(kinds, start=1):
         federation.transport._faults = Lose({client: step})
         outcome = released(federation.round(index))
