@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from audit.log import AuditLog
-from privacy.accountant import Spend, spend_with_reference
 from privacy.events import Event
 from privacy.report import budget_report
 from secure_fedmeta import __version__
@@ -27,6 +26,9 @@ REPORT = "report.json"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 CONFIG = "config.toml"
+_NOT_PRIVATE = (
+    "every secret followed from the config's seed: against whoever knows it no epsilon holds"
+)
 
 
 def report(
@@ -49,19 +51,19 @@ def report(
     """The content of report.json: scores, epsilon per adversary, cost, data, and the log's head."""
     info, plan = parts.source.info, parts.plan
     aborted = [record for record in records if record["status"] == "aborted"]
+    privacy = budget_report(plan, events, grant=granted, unprotected=UNPROTECTED)
     return {
         "product_version": __version__,
         "name": parts.config.name,
         "status": status,
         "not_private": not private,
-        "notes": list(notes),
+        "notes": [*notes, *(() if private else (_NOT_PRIVATE,))],
         "held_out": _held_out(parts, arms, not_run),
-        "adversaries": _adversaries(spend_with_reference(events, delta=plan.delta)),
-        "privacy": budget_report(plan, events, grant=granted)
+        "adversaries": {row.pop("name"): row for row in privacy.pop("adversaries")},
+        "privacy": privacy
         | {
             "unit": plan.unit,
             "delta": plan.delta,
-            "granted": granted,
             "population": population,
             "person_units": plan.person_units,
         },
@@ -84,7 +86,6 @@ def report(
             "public": info.public,
             **(_counts(info) if info.public else {}),
         },
-        "unprotected": list(UNPROTECTED),
         "seconds": {"training": round(seconds, 3)},
         "audit": {"vkey": vkey, "size": log.size, "root": log.root.hex()},
     }
@@ -123,19 +124,6 @@ def _held_out(
             "per_client": {client: finite(value) for client, value in scores.items()},
         }
     return table
-
-
-def _adversaries(spent: Spend) -> dict[str, Any]:
-    """Epsilon per adversary; what is infinite becomes null, which JSON can say."""
-    return {
-        str(name): {
-            "epsilon": {kind: finite(value) for kind, value in adversary.epsilon.items()},
-            "claim": adversary.claim,
-            "record": finite(adversary.record),
-            "person": finite(adversary.person),
-        }
-        for name, adversary in spent.adversaries.items()
-    }
 
 
 def _mean_traffic(traffic: Mapping[int, Traffic]) -> dict[str, int]:

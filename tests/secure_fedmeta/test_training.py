@@ -118,11 +118,11 @@ def test_the_report(finished: RunResult) -> None:
         assert held_out[arm]["mean"] == pytest.approx(sum(scores) / len(scores))
     worst = metrics(finished)[-1]["epsilon"]
     assert report["privacy"]["spent_epsilon"] == pytest.approx(worst)
-    assert report["privacy"]["granted"] == 3.0
+    assert report["privacy"]["granted_epsilon"] == 3.0
     assert report["data"]["rows"] == 6 * 5 * 8
     assert report["bytes_per_client"]["sent"] > 0
     assert report["secure_sum"]["capabilities"]["hides_updates"] is True
-    assert report["unprotected"]
+    assert report["privacy"]["unprotected"]
 
 
 @pytest.mark.parametrize("protocol", ["masking", "plain"])
@@ -357,5 +357,5 @@ def test_given_noise_affords_its_own_rounds(tmp_path: Path) -> None:
     }  # fmt: skip
     result = train(tmp_path, changes)
     assert (result.status, result.report["rounds"]["completed"]) == ("completed", 3)
-    granted = result.report["privacy"]["granted"]
+    granted = result.report["privacy"]["granted_epsilon"]
     assert result.report["privacy"]["spent_epsilon"] == pytest.approx(granted)
