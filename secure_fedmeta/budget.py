@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from crypto.secure_sum import SECURE_SUMS
 from privacy.events import Event
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
@@ -41,12 +42,19 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
 
     Data that are declared public get a population of their own per run: nobody's budget is at
     stake, and a second demo run is not refused. Any other data need a population with a grant.
+    A run whose claim does not hold, since its secrets follow from a seed or its secure sum shows
+    single updates, is for public data alone: no charge would say what it shows.
 
     Raises:
-        ConfigError: private data without a population, or a population without a grant in force
-            for the plan's unit and delta.
+        ConfigError: private data without a population, or in a run whose claim does not hold; a
+            population without a grant in force for the plan's unit and delta.
         LedgerError: the ledger cannot be opened.
     """
+    bare = _unprotected_by(config)
+    if bare is not None and not public:
+        raise ConfigError(
+            "it shows more than any budget covers; allowed only for data declared public", key=bare
+        )
     url = config.ledger.url or state.ledger_url()
     ledger = Ledger(url)
     population = config.ledger.population
@@ -96,3 +104,12 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
         expires,
         ledger.events(population),
     )
+
+
+def _unprotected_by(config: Config) -> str | None:
+    """The setting under which somebody sees single updates, or knows their noise; else None."""
+    if config.not_private is not None:
+        return "not_private.seed"
+    if not SECURE_SUMS[config.secure_sum.protocol].capabilities().hides_updates:
+        return "secure_sum.protocol"
+    return None

@@ -96,6 +96,30 @@ def test_a_grant_that_will_expire_is_stated(plan: PrivacyPlan) -> None:
     assert found.expires == end.isoformat()
 
 
+BARE: list[dict[str, object]] = [
+    {"not_private.seed": 7},
+    {"secure_sum.protocol": "plain", "secure_sum.allow_insecure": True},
+]
+
+
+@pytest.mark.parametrize("changes", BARE, ids=["seed", "plain"])
+@pytest.mark.parametrize("named", [NAMED, {}], ids=["named", "unnamed"])
+def test_private_data_are_never_trained_on_where_the_claim_does_not_hold(
+    plan: PrivacyPlan, changes: dict[str, object], named: dict[str, object]
+) -> None:
+    """Whoever knows the seed, or reads single updates, learns more than any charge would say."""
+    ledger = grant(epsilon=9.0)
+    with pytest.raises(ConfigError, match="only for data declared public") as caught:
+        open_budget(tiny({**changes, **named}), plan, run_id="one", public=False)
+    assert caught.value.key in changes
+    assert ledger.events("people") == ()
+
+
+@pytest.mark.parametrize("changes", BARE, ids=["seed", "plain"])
+def test_public_data_may_be_shown(plan: PrivacyPlan, changes: dict[str, object]) -> None:
+    assert open_budget(tiny(changes), plan, run_id="one", public=True).population == "run/one"
+
+
 def test_the_ledger_may_lie_elsewhere(plan: PrivacyPlan, tmp_path: Path) -> None:
     file = tmp_path / "shared.sqlite"
     open_budget(tiny({"ledger.url": f"sqlite:///{file}"}), plan, run_id="one", public=True)
