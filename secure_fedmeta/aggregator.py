@@ -19,6 +19,7 @@ from crypto.errors import MessageRefused, SumAborted
 from crypto.keys import Identity
 from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
 from privacy.accountant import Spend, spend
+from privacy.errors import BudgetExceeded
 from privacy.events import Event
 from privacy.ledger import Ledger
 from secure_fedmeta.messages import RoundOpen, SumStep, encode, to_wire
@@ -210,11 +211,11 @@ class Aggregator:
             }
         )
         commit = {
-            index: hashlib.sha256(salt + self._name(index).encode()).digest()
+            index: _commit(b"participation", salt, self._name(index).encode())
             for index, salt in salts.items()
         }
         contributions = [
-            hashlib.sha256(salts[index] + exchange.uploads[index]).digest()
+            _commit(b"contribution", salts[index], exchange.uploads[index])
             for index in ready.survivors
         ]
         appended = self._log.append(
@@ -288,8 +289,13 @@ class Aggregator:
             spend=spend(self._ledger.events(self._population), delta=plan.delta),
         )
 
-    def abort(self, exchange: Exchange, reason: str) -> Abort:
-        """Log a round that ended without a release; what was reserved stays charged."""
+    def abort(self, exchange: Exchange, error: SumAborted | BudgetExceeded) -> Abort:
+        """Log a round that ended without a release; what was reserved stays charged.
+
+        The log says in which step it ended, and never whose fault it was: an entry cannot be
+        erased. The full reason is for the operator alone.
+        """
+        where = f"step {error.step}" if isinstance(error, SumAborted) else "the budget"
         charged = exchange.intent is not None
         self._log.append(
             "round-abort",
@@ -297,11 +303,11 @@ class Aggregator:
                 "round": exchange.round,
                 "attempt": exchange.attempt,
                 "intent": None if exchange.intent is None else exchange.intent.hex(),
-                "reason": reason,
+                "reason": f"ended at {where}",
                 "charged": charged,
             },
         )
-        return Abort(exchange.round, reason, charged)
+        return Abort(exchange.round, str(error), charged)
 
     def _name(self, index: int) -> str:
         return self._setting.roster.members[index - 1].name
@@ -309,3 +315,8 @@ class Aggregator:
 
 def _root(commitments: Iterable[bytes]) -> str:
     return root_of([leaf_hash(commitment) for commitment in commitments]).hex()
+
+
+def _commit(what: bytes, salt: bytes, value: bytes) -> bytes:
+    """A commitment that only the 32-byte salt opens; without the salt it says nothing."""
+    return hashlib.sha256(b"fedmeta/" + what + b"/v1\n" + salt + value).digest()

@@ -45,7 +45,7 @@ def run_round(
             else:
                 outgoing = step
     except SumAborted as error:
-        return aggregator.abort(exchange, str(error))
+        return aggregator.abort(exchange, error)
     except BudgetExceeded as error:
-        aggregator.abort(exchange, str(error))
+        aggregator.abort(exchange, error)
         raise

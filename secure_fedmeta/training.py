@@ -193,6 +193,9 @@ class Training:
                 self.status = "aborted"
                 self._notes.append(f"round {index} could not complete: {outcome.reason}")
                 return
+        if not any(record["status"] == "released" for record in self.records):
+            self.status = "aborted"
+            self._notes.append("no round could complete: the model is the untrained one")
 
     def report(self, vkey: str) -> dict[str, Any]:
         """The content of report.json."""

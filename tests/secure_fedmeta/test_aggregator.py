@@ -41,7 +41,9 @@ def test_participation_opens_with_the_salts_and_not_without(tmp_path: Path) -> N
     names = [member.name for member in federation.parties.setting.roster.members]
     assert list(salts) == names
     commitments = {
-        name: hashlib.sha256(bytes.fromhex(salt) + name.encode()).digest()
+        name: hashlib.sha256(
+            b"fedmeta/participation/v1\n" + bytes.fromhex(salt) + name.encode()
+        ).digest()
         for name, salt in salts.items()
     }
     assert body["cohort_root"] == root(commitments.values())
@@ -103,7 +105,8 @@ def test_the_contributions_are_committed_to(tmp_path: Path) -> None:
         chain = b""
         for message in messages[:3]:  # the answer to the request to open comes later
             chain = hashlib.sha256(chain + message).digest()
-        leaves.append(hashlib.sha256(bytes.fromhex(salt) + chain).digest())
+        opened = b"fedmeta/contribution/v1\n" + bytes.fromhex(salt) + chain
+        leaves.append(hashlib.sha256(opened).digest())
     assert intent(federation)["contribution_root"] == root(leaves)
 
 

@@ -151,13 +151,14 @@ def test_a_run_over_a_bad_wire(
     assert accepted(result)
     rounds = result.report["rounds"]
     assert (rounds["completed"], rounds["aborted"]) == (len(releases), len(aborts))
-    assert rounds["abort_reasons"] == [abort["reason"] for abort in aborts]
+    steps = [reason.split(":")[0] for reason in rounds["abort_reasons"]]
+    assert [abort["reason"] for abort in aborts] == [f"ended at step {step}" for step in steps]
     assert [r["status"] for r in metrics(result)].count("aborted") == len(aborts)
     assert result.report["privacy"]["events"] == len(releases) + len(charged)
 
 
 def test_a_run_may_end_with_the_first_abort(tmp_path: Path) -> None:
-    result = train(tmp_path, {"transport.drop": 0.99, "training.on_abort": "stop"})
+    result = train(tmp_path, {"transport.drop": 0.999999999, "training.on_abort": "stop"})
     assert result.status == "aborted"
     assert result.report["notes"] == [
         "round 1 could not complete: advertise: sum aborted: 0 clients answered, 3 needed"
@@ -168,8 +169,9 @@ def test_a_run_may_end_with_the_first_abort(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_after_aborts_if_told_to(tmp_path: Path) -> None:
-    result = train(tmp_path, {"transport.drop": 0.99})
-    assert result.status == "completed"
+    result = train(tmp_path, {"transport.drop": 0.999999999})
+    assert result.status == "aborted"
+    assert result.report["notes"] == ["no round could complete: the model is the untrained one"]
     assert result.report["rounds"]["aborted"] == 3
     assert result.report["privacy"]["spent_epsilon"] == 0.0
     assert torch.equal(result.model, assemble(tiny()).initial())
