@@ -235,7 +235,7 @@ def test_a_grant_that_runs_out_fails_the_check(folder: Path, call: Call) -> None
 
 
 def test_a_round_that_ends_the_run(folder: Path, call: Call) -> None:
-    path = write(folder, {"transport.drop": 0.99, "training.on_abort": "stop"})
+    path = write(folder, {"transport.drop": 0.999999999, "training.on_abort": "stop"})
     ended = call("run", path)
     assert ended.code == 3
     assert "round 1 could not complete" in ended.out.replace("\n", " ")

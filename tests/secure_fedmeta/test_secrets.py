@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import secure_fedmeta.training
+from privacy.rng import SecureRandom
 from secure_fedmeta.errors import StateError
 from secure_fedmeta.pipeline import Parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.training import RunResult, run
-from tests.secure_fedmeta.federation import tiny
+from tests.secure_fedmeta.federation import CLIENTS, tiny
 
 
 class Remembering(Randomness):
@@ -43,9 +44,16 @@ def result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> RunResult:
     monkeypatch.setattr(secure_fedmeta.training, "Randomness", Remembering)
+    key_generator = SecureRandom.__init__
+
+    def remember_key(self: SecureRandom, key: bytes, *, reproducible: bool) -> None:
+        Remembering.drawn.setdefault("noise", []).append(key)
+        key_generator(self, key, reproducible=reproducible)
+
+    monkeypatch.setattr(SecureRandom, "__init__", remember_key)
     with caplog.at_level(logging.DEBUG):
         return run(
-            tiny({"transport.duplicate": 0.3, "transport.tamper": 0.05, "training.rounds": 2}),
+            tiny({"transport.duplicate": 0.3, "training.rounds": 2}),  # repeats are refused
             out=tmp_path / "runs",
         )
 
@@ -59,7 +67,8 @@ def test_no_secret_is_written_to_the_run_directory_or_logged(
     result: RunResult, state_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawn = Remembering.drawn
-    assert {"aggregator", "client/client-000", "noise/client-000", "salts"} <= drawn.keys()
+    assert {"aggregator", "client/client-000", "noise", "salts"} <= drawn.keys()
+    assert len(drawn["noise"]) > CLIENTS
     secrets = [s for values in drawn.values() for s in values]
     secrets.append((state_dir / "log-signing.key").read_bytes())
     assert len(secrets) > 50
