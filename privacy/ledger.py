@@ -126,7 +126,7 @@ class Ledger:
     def affordable(
         self, population: str, event: Event, *, adversary: Adversary | None = None
     ) -> int:
-        """How many more events like this the grant covers, at most 1,000,000.
+        """How many more events like this the grant covers, at most 1,000,000; 0 once it expired.
 
         Args:
             population: whose budget.
@@ -143,6 +143,8 @@ class Ledger:
             grant = _grant_in_force(connection, population)
             counts = _counts(connection, population)
         _check_fits(grant, event)
+        if self._has_expired(grant):
+            return 0
         return _affordable(counts, event, grant, adversary)
 
     def reserve(
@@ -181,10 +183,8 @@ class Ledger:
         with self._store.writing() as connection:
             total = _check_complete(connection, mark)
             grant = _grant_in_force(connection, population)
-            if grant.expires is not None and grant.expires <= self._now():
-                raise LedgerError(
-                    f"the grant of {population!r} expired at {grant.expires.isoformat()}"
-                )
+            if self._has_expired(grant):
+                raise LedgerError(f"the grant of {population!r} expired at {grant.expires}")
             _check_fits(grant, event)
             _check_new(connection, run, round, attempt)
             _check_budget(_counts(connection, population), event, grant)
@@ -255,6 +255,9 @@ class Ledger:
             total = _total(connection)
         self._store.mark.raise_to(total)
         return len(added)
+
+    def _has_expired(self, grant: Grant) -> bool:
+        return grant.expires is not None and grant.expires <= self._now()
 
     def _now(self) -> datetime:
         now = self._clock()

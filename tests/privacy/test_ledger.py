@@ -237,7 +237,9 @@ def test_a_grant_expires(file: Path) -> None:
     reserve(ledger, 0)
     now[0] = expires - timedelta(microseconds=1)
     reserve(ledger, 1)
+    assert ledger.affordable("p", EVENT) > 0
     now[0] = expires
+    assert ledger.affordable("p", EVENT) == 0
     with pytest.raises(LedgerError, match="expired"):
         reserve(ledger, 2)
     assert len(ledger.events("p")) == 2
