@@ -19,7 +19,7 @@ def state_directory() -> Path:
     """`$FEDMETA_STATE_DIR`, or the platform's directory for user state; made with mode 0700.
 
     Raises:
-        StateError: it cannot be made.
+        StateError: it cannot be made, or others could replace what lies in it.
     """
     path = Path(os.environ.get("FEDMETA_STATE_DIR") or user_state_path("secure-fedmeta"))
     try:
@@ -29,6 +29,8 @@ def state_directory() -> Path:
             f"the state directory {path} cannot be made: {error.strerror}; "
             "set FEDMETA_STATE_DIR to a folder of yours"
         ) from error
+    if stat.S_IMODE(path.stat().st_mode) & 0o022:
+        raise StateError(f"others can write the state directory {path}: run chmod go-w on it")
     return path
 
 

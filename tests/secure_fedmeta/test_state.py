@@ -37,6 +37,17 @@ def test_a_directory_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_pa
         state.state_directory()
 
 
+@pytest.mark.parametrize("bits", [0o720, 0o702, 0o777, 0o1777])
+def test_a_directory_that_others_can_write_is_refused(state_dir: Path, bits: int) -> None:
+    """They could put another ledger, pin or key in the place of this user's."""
+    state_dir.mkdir()
+    state_dir.chmod(bits)
+    with pytest.raises(StateError, match=r"others can write .*: run chmod go-w on it"):
+        state.state_directory()
+    state_dir.chmod(0o755)
+    assert state.state_directory() == state_dir
+
+
 def test_the_signing_seed_is_made_once_and_private(state_dir: Path) -> None:
     first = state.signing_seed(os.urandom)
     assert state.signing_seed(os.urandom) == first
