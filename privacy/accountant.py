@@ -65,7 +65,8 @@ class AdversarySpend:
     Attributes:
         epsilon: per accountant, for the configured unit; "rdp" always.
         record: epsilon of one record replaced inside one task, by the claim's accountant.
-        person: epsilon of one person who holds person_units units, likewise.
+        person: epsilon of one person who makes up person_units whole units, likewise. Records
+            in k units that others share count as 2 k: the units stay, and their vectors move.
         claim: the key of `epsilon` that is a proved bound of what ran.
     """
 

@@ -124,7 +124,25 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
     )
     one_unit = (
         "The claim is about one unit. The figures for one record replaced inside one unit and "
-        f"for one person who holds {plan.person_units} units stand beside it; neither is smaller."
+        f"for one person who makes up {plan.person_units} whole units stand beside it; neither is "
+        f"smaller. A person with records in {plan.person_units} units that others share counts as "
+        f"{2 * plan.person_units} whole units: the units stay, and each of their vectors may move "
+        "anywhere."
+    )
+    domain = (
+        f"The claim is for data that the run accepts: a client with more than "
+        f"{plan.max_units_per_client} units, or with none, ends it before the first round, and "
+        "that shows."
+    )
+    arithmetic = (
+        "Each unit's vector is taken to depend on that unit and the model alone. It is computed in "
+        "batches in 32-bit floating point, where another batch size can round it differently "
+        "(relative differences of about 1e-7); the bound does not include that."
+    )
+    drops = (
+        "Figures of the noise that was there, with more contributors than the fewest permitted, "
+        "assume that which clients drop out does not depend on what earlier rounds released. The "
+        "target, which is for the fewest in every round, does not assume it."
     )
     own_data = (
         "A participant's own data are not protected from that participant, who also always knows "
@@ -143,7 +161,7 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
         f"Noise is sized for {plan.min_survivors} contributing clients of which "
         f"{plan.max_colluders} collude; a round with fewer is not opened."
     )
-    caveats = [claim, one_unit, own_data, fixed, sampler, sized]
+    caveats = [claim, one_unit, own_data, fixed, drops, domain, sampler, arithmetic, sized]
     if plan.max_colluders == 0:
         no_colluders = (
             "The plan assumes that no contributing client works with the aggregator or with "

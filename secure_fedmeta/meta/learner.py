@@ -76,9 +76,11 @@ LEARNERS: Registry[Algorithm] = Registry(
 class Learner:
     """An algorithm, a model and a loss on one device.
 
-    Guarantees: row i of every result depends on task i's rows and on `params` alone; splitting a
-    cohort to stay below the memory limit does not change which task gives which row; inputs are
-    never changed; results are detached and on the device of `params`.
+    Guarantees: row i of every result depends on task i's rows and on `params` alone, up to the
+    rounding of float32, which may differ with the number of tasks in a pass (relative differences
+    of about 1e-7), never with what the others hold; splitting a cohort to stay below the memory
+    limit does not change which task gives which row; inputs are never changed; results are
+    detached and on the device of `params`.
     """
 
     def __init__(

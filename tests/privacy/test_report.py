@@ -42,6 +42,20 @@ def test_record_and_person_are_said_beside_the_claim() -> None:
     assert "always knows the noise that it added" in text
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "makes up 4 whole units",
+        "counts as 8",
+        "more than 10 units",
+        "which clients drop out does not depend on what earlier rounds released",
+        "32-bit floating point",
+    ],
+)
+def test_what_the_claim_takes_for_granted_is_said(said: str) -> None:
+    assert said in " ".join(budget_report(PLAN, EVENTS, grant=3.0)["caveats"])
+
+
 def test_a_plan_without_colluders_says_what_it_assumes() -> None:
     plan = with_noise(max_colluders=0)
     caveats = budget_report(plan, [], grant=None)["caveats"]
