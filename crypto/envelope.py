@@ -33,6 +33,9 @@ class Step(IntEnum):
     MASKED_INPUT = 3
     UNMASK = 5
     PLAIN_INPUT = 16
+    HE_KEY = 32
+    HE_INPUT = 33
+    HE_OPEN = 34
 
     @property
     def label(self) -> str:

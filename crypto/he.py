@@ -1,0 +1,130 @@
+"""Secure sums by homomorphic encryption: BFV (Fan and Vercauteren 2012) through TenSEAL's SEAL.
+
+Three steps: the officer signs a fresh public key; each client encrypts its vector under it and
+signs the ciphertexts; the officer gets all of them with the digest of the logged intent, adds them
+itself, decrypts the sum once and signs it. Sums are exact integers, the same as those of `plain`.
+
+Here stand the conditions and what is promised; parameters and the noise bound are in
+he_parameters, the bytes in he_messages, SEAL in he_seal, which is loaded only where somebody
+encrypts or decrypts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crypto.codec import MAX_U32
+from crypto.errors import TermsRefused
+from crypto.he_aggregator import HeAggregator
+from crypto.he_parameters import choose
+from crypto.keys import Identity, Rand
+from crypto.protocol import (
+    Capabilities,
+    SumAggregator,
+    SumClient,
+    SumOfficer,
+    VectorSource,
+    check_aggregator,
+    check_client,
+    check_cohort,
+    check_officer,
+    check_survivors,
+)
+from crypto.terms import Terms
+
+_FRAMING: Final = 256  # bytes around an upload, more than its envelope and length take
+
+_NOTES: Final = (
+    (
+        "Whoever holds the officer's key and the uploads reads every vector: the officer must be"
+        " run by neither the aggregator nor a client, and work with neither."
+    ),
+    (
+        "Every client is assumed to follow the protocol. One that adds (0, k q/t) to its ciphertext"
+        " and sees the sum reads the secret key in it, and with it the uploads it can get hold of;"
+        " it can also choose the sum. So max_colluders must be 0."
+    ),
+    (
+        "The officer checks the signatures of the uploads and how many there are; of the intent it"
+        " sees the digest only."
+    ),
+    (
+        "Ciphertexts rest on ring-LWE at 128 bits, against quantum computers too; signatures are"
+        " Ed25519, which a quantum computer forges, but recorded vectors stay hidden."
+    ),
+)
+
+
+class Homomorphic:
+    """BFV with one officer that holds the key; see SecureSum."""
+
+    name: Final = "he"
+
+    def check(self, terms: Terms) -> None:
+        """Refuse colluders, other than one officer, and sums without exact parameters.
+
+        Raises:
+            TermsRefused: naming the value and what is allowed.
+        """
+        if terms.max_colluders:
+            raise TermsRefused(
+                f"max_colluders is {terms.max_colluders}; allowed: 0. A client that deviates can"
+                " read the officer's key in the sum: 'he' withstands curious clients only"
+            )
+        check_cohort(terms)
+        check_survivors(terms)
+        if len(terms.roster.officers) != self.officers():
+            raise TermsRefused(
+                f"the roster names {len(terms.roster.officers)} officers; allowed: 1, which holds"
+                " the key"
+            )
+        uploads = len(terms.cohort) * (choose(terms).upload_bytes + _FRAMING)
+        if uploads > MAX_U32:
+            raise TermsRefused(
+                f"the uploads of a round are {uploads} bytes; allowed: {MAX_U32}, since the officer"
+                " gets all of them in one message. Take fewer values or clients"
+            )
+
+    def default_threshold(self, clients: int, max_colluders: int) -> int:
+        """1: no secret is shared, min_survivors alone decides how few vectors may be opened."""
+        del clients, max_colluders
+        return 1
+
+    def capabilities(self) -> Capabilities:
+        """What one key holder and encryption alone withstand."""
+        return Capabilities(
+            aggregator="honest-but-curious",
+            clients="honest-but-curious",
+            collusion="none: aggregator, officer and clients must not work together",
+            drops=True,
+            hides_updates=True,
+            notes=_NOTES,
+        )
+
+    def officers(self) -> int:
+        """One: the decryptor."""
+        return 1
+
+    def client(
+        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+    ) -> SumClient:
+        """A client of the attempt; SEAL draws its own randomness, see he_seal. See SecureSum."""
+        from crypto.he_client import HeClient
+
+        self.check(terms)
+        check_client(terms, index, identity)
+        return HeClient(terms, index=index, identity=identity, vector=vector)
+
+    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+        """The decryptor of the attempt; SEAL draws its own randomness. See SecureSum."""
+        from crypto.he_officer import HeOfficer
+
+        self.check(terms)
+        check_officer(terms, index, identity)
+        return HeOfficer(terms, index=index, identity=identity)
+
+    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
+        """The aggregator of the attempt; see SecureSum."""
+        self.check(terms)
+        check_aggregator(terms, identity)
+        return HeAggregator(terms, identity=identity)

@@ -1,0 +1,165 @@
+"""Bytes of the homomorphic sum: our own packed formats, decoded strictly.
+
+Formats (little-endian; words of prime q take bit_length(q) bits each, see crypto.packing):
+    public key    parameters, then for each key prime in order 2 * N words (b and a, transformed)
+    ciphertexts   for each data prime in order 2 * N words (c0, c1) of every ciphertext in order
+    open request  intent 32 bytes | count u32 | count sealed uploads behind their lengths
+    opened sum    intent 32 bytes | count u32 | count client indices u32 | packed ring residues
+
+A decoder takes exact lengths only, every word below its prime, and neither a public key nor a
+ciphertext whose second polynomial is zero (it would be transparent: no key is needed to read it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.codec import Reader, Writer, tagged_digest
+from crypto.errors import Malformed
+from crypto.he_parameters import DEGREE, Parameters
+from crypto.packing import pack_bits, packed_size, unpack_bits
+from crypto.ring import Ring
+from crypto.terms import Terms
+
+INTENT_BYTES: Final = 32
+GRAPH: Final = b"he: star"
+
+Words = NDArray[np.uint64]
+
+
+def encode_key(parameters: Parameters, key: Words) -> bytes:
+    """Encode a public key [2, key primes, N] behind its parameters."""
+    return parameters.encode() + _pack(key[None], parameters.key_primes)
+
+
+def decode_key(payload: memoryview, parameters: Parameters) -> Words:
+    """The public key [2, key primes, N].
+
+    Raises:
+        Malformed: other parameters than these, or not exactly one key.
+    """
+    reader = Reader(payload)
+    own = parameters.encode()
+    if reader.fixed(len(own)) != own:
+        raise Malformed("the key is for other parameters")
+    key: Words = _unpack(reader.rest(), 1, parameters.key_primes)[0]
+    return key
+
+
+def context_under(terms: Terms, payload: bytes | memoryview) -> bytes:
+    """Context that uploads under the public key of this payload are signed over, 32 bytes.
+
+    A ciphertext under another key, of another attempt or at another model has another one.
+    """
+    key_id = tagged_digest("fedmeta/he/key/v1", bytes(payload))
+    return terms.ctx2(key_id, GRAPH)
+
+
+def encode_ciphertexts(parameters: Parameters, ciphertexts: Words) -> bytes:
+    """Encode [ciphertexts, 2, data primes, N]."""
+    return _pack(ciphertexts, parameters.data_primes)
+
+
+def decode_ciphertexts(payload: memoryview, parameters: Parameters) -> Words:
+    """Ciphertexts [ciphertexts, 2, data primes, N].
+
+    Raises:
+        Malformed: not exactly these words, one not below its prime, or a transparent ciphertext.
+    """
+    return _unpack(payload, parameters.ciphertexts, parameters.data_primes)
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """What the officer is asked to add and decrypt.
+
+    Attributes:
+        intent: digest of the logged intent, 32 bytes.
+        uploads: the survivors' sealed ciphertexts; who sent each stands in its signed heading.
+    """
+
+    intent: bytes
+    uploads: Sequence[bytes | memoryview]
+
+    def encode(self) -> bytes:
+        """Encode strictly."""
+        writer = Writer().fixed(self.intent, INTENT_BYTES).u32(len(self.uploads))
+        for upload in self.uploads:
+            writer.sized(bytes(upload))
+        return writer.done()
+
+    @classmethod
+    def decode(cls, payload: memoryview) -> OpenRequest:
+        """Decode strictly.
+
+        Raises:
+            Malformed: not exactly one request.
+        """
+        reader = Reader(payload)
+        intent = reader.fixed(INTENT_BYTES)
+        uploads: list[memoryview] = [reader.sized_view() for _ in range(reader.u32())]
+        reader.end()
+        return cls(intent, uploads)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the officer answers.
+
+    Attributes:
+        intent: digest of the logged intent, 32 bytes.
+        survivors: clients whose ciphertexts are in the sum, increasing.
+        total: ring residues of the sum, [length].
+    """
+
+    intent: bytes
+    survivors: tuple[int, ...]
+    total: NDArray[np.uint64]
+
+    def encode(self, ring: Ring) -> bytes:
+        """Encode strictly."""
+        writer = Writer().fixed(self.intent, INTENT_BYTES).u32(len(self.survivors))
+        for survivor in self.survivors:
+            writer.u32(survivor)
+        return writer.done() + ring.pack(self.total)
+
+    @classmethod
+    def decode(cls, payload: memoryview, ring: Ring, length: int) -> Opened:
+        """Decode strictly; every residue is below 2^bits by its width.
+
+        Raises:
+            Malformed: not exactly one opened sum of `length` residues.
+        """
+        reader = Reader(payload)
+        intent = reader.fixed(INTENT_BYTES)
+        survivors = tuple(reader.u32() for _ in range(reader.u32()))
+        return cls(intent, survivors, ring.unpack(reader.rest(), length))
+
+
+def _pack(polynomials: Words, primes: tuple[int, ...]) -> bytes:
+    """Pack [count, 2, primes, N] prime by prime; 2 * N words of any width fill whole bytes."""
+    return b"".join(
+        pack_bits(np.ascontiguousarray(polynomials[:, :, at]).reshape(-1), prime.bit_length())
+        for at, prime in enumerate(primes)
+    )
+
+
+def _unpack(data: memoryview, count: int, primes: tuple[int, ...]) -> Words:
+    size = 2 * DEGREE * count
+    reader = Reader(data)
+    found = np.empty((count, 2, len(primes), DEGREE), dtype=np.uint64)
+    for at, prime in enumerate(primes):
+        packed = reader.view(packed_size(size, prime.bit_length()))
+        words = unpack_bits(packed, prime.bit_length(), size)
+        if int(words.max()) >= prime:
+            raise Malformed("a coefficient is not below its prime")
+        found[:, :, at] = words.reshape(count, 2, DEGREE)
+    reader.end()
+    if not found[:, 1].reshape(count, -1).any(axis=1).all():
+        raise Malformed("transparent: a second polynomial is zero")
+    return found

@@ -1,0 +1,117 @@
+"""The officer's side of the homomorphic sum: it adds the ciphertexts itself and decrypts once.
+
+A ciphertext does not show what it sums. So the officer never decrypts what somebody else added:
+it gets every upload with its client's signature, checks who they are from, adds, and opens that
+one sum. Its key is fresh for the attempt and gone with the first sum, opened or not: a second
+answer, were it only that a sum cannot be decrypted, would tell about the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
+from crypto.errors import Malformed, OutOfOrder, SumAborted
+from crypto.he_messages import Opened, OpenRequest, context_under, decode_ciphertexts, encode_key
+from crypto.he_packing import from_coefficients
+from crypto.he_parameters import choose
+from crypto.he_seal import KeyPair, scheme_for
+from crypto.keys import Identity
+from crypto.terms import Terms
+
+Words = NDArray[np.uint64]
+
+
+class HeOfficer:
+    """The officer in one attempt; see SumOfficer. Terms and identity are checked by the caller."""
+
+    def __init__(self, terms: Terms, *, index: int, identity: Identity) -> None:
+        self._terms = terms
+        self._index = index
+        self._identity = identity
+        self._parameters = choose(terms)
+        self._keys: KeyPair | None = None
+        self._context = terms.ctx1
+        self._due: Step | None = Step.HE_KEY
+
+    def __repr__(self) -> str:
+        due = "finished" if self._due is None else self._due.label
+        return f"HeOfficer(index={self._index}, due={due!r}, redacted)"
+
+    def step(self, message: bytes) -> bytes:
+        """Answer the aggregator's message; see SumOfficer.step.
+
+        Raises:
+            SumAborted: the sum does not decrypt to vectors of these terms; the key is gone.
+        """
+        due = self._due
+        if due is None:
+            raise OutOfOrder(f"officer {self._index} has answered its last step")
+        heading = Heading(due, AGGREGATOR, self._index, self._context)
+        payload = unseal(message, heading, self._terms.roster)
+        with refusing(AGGREGATOR, due):
+            return self._publish(payload) if due is Step.HE_KEY else self._open(payload)
+
+    def _publish(self, payload: memoryview) -> bytes:
+        if len(payload):
+            raise Malformed("the invitation is not empty")
+        self._keys = KeyPair(scheme_for(self._parameters))
+        key = encode_key(self._parameters, self._keys.public)
+        heading = Heading(Step.HE_KEY, self._index, EVERYBODY, self._terms.ctx1)
+        self._context = context_under(self._terms, key)
+        self._due = Step.HE_OPEN
+        return seal(self._identity, heading, key)
+
+    def _open(self, payload: memoryview) -> bytes:
+        request = OpenRequest.decode(payload)
+        senders = [_sender_of(upload) for upload in request.uploads]
+        if senders != sorted(set(senders)) or not set(senders) <= set(self._terms.cohort):
+            raise Malformed("the uploads are not from distinct clients of the cohort, in order")
+        if len(senders) < self._terms.quorum:
+            raise Malformed(f"{len(senders)} uploads; allowed: {self._terms.quorum} or more")
+        total = self._add(senders, request.uploads)
+        keys, self._keys, self._due = self._keys, None, None
+        if keys is None:
+            raise OutOfOrder("there is no key")
+        opened = Opened(request.intent, tuple(senders), self._decrypt(keys, total))
+        heading = Heading(Step.HE_OPEN, self._index, AGGREGATOR, self._context)
+        return seal(self._identity, heading, opened.encode(self._terms.ring))
+
+    def _add(self, senders: Sequence[int], uploads: Sequence[bytes | memoryview]) -> Words:
+        """Check every client's signature and bytes, and add, [ciphertexts, 2, data primes, N]."""
+        primes = np.array(self._parameters.data_primes, dtype=np.uint64)[:, None]
+        total: Words | None = None
+        for sender, upload in zip(senders, uploads, strict=True):
+            heading = Heading(Step.HE_INPUT, sender, self._index, self._context)
+            payload = unseal(upload, heading, self._terms.roster)
+            with refusing(sender, Step.HE_INPUT):
+                words = decode_ciphertexts(payload, self._parameters)
+            if total is None:
+                total = words
+            else:
+                total += words
+                # of x and x - q modulo 2^64 the smaller is x mod q, since x < 2q < 2^64
+                np.minimum(total, total - primes, out=total)
+        if total is None or not total[:, 1].reshape(len(total), -1).any(axis=1).all():
+            raise Malformed("transparent: the second polynomials add up to zero")
+        return total
+
+    def _decrypt(self, keys: KeyPair, total: Words) -> NDArray[np.uint64]:
+        """Ring residues of the sum, [length]."""
+        terms = self._terms
+        rows, budgets = zip(*(keys.decrypt(words) for words in total), strict=True)
+        if min(budgets) < 1:
+            raise SumAborted(Step.HE_OPEN.label, "the noise is larger than that of fresh uploads")
+        try:
+            values = from_coefficients(np.stack(rows), self._parameters, terms.length)
+        except Malformed as error:
+            raise SumAborted(Step.HE_OPEN.label, str(error)) from None
+        return terms.ring.encode(values)
+
+
+def _sender_of(upload: bytes | memoryview) -> int:
+    """The sender that an upload names; whether it is true is for its signature to show."""
+    return int.from_bytes(bytes(upload[2:6]), "little")

@@ -1,0 +1,190 @@
+"""Microsoft SEAL through `tenseal.sealapi`: the only module that imports it.
+
+SEAL's own loader accepts ciphertexts of size 0, 3 and 4, transparent ones, trailing bytes and
+compressed bombs, so it never sees a foreign byte: what arrives are arrays that he_messages has
+checked, and what is loaded here is a header that this process saved itself followed by their
+words. Objects pass through an anonymous file in memory, since the binding reads and writes paths.
+Secret keys are never written to it; SEAL clears their memory when they are let go.
+
+Randomness is SEAL's own, 64 bytes of /dev/urandom for every key and encryption. It cannot be
+injected: a generator factory with a given seed starts again at every encryption, which would give
+all ciphertexts of a vector the same noise.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import tenseal.sealapi as seal
+import zstandard
+from numpy.typing import NDArray
+
+from crypto.errors import CryptoError
+from crypto.he_parameters import DEGREE, Parameters
+
+Words = NDArray[np.uint64]
+
+_HEADER: Final = struct.Struct("<HBBBBHQ")  # magic, header size, version, compression, pad, size
+_UNCOMPRESSED: Final = 0
+_ZSTANDARD: Final = 2
+_PLAIN_COUNT_AT: Final = 32
+_PLAIN_WORDS_AT: Final = 32 + 8 + 8 + _HEADER.size + 8
+
+
+class SealFailed(CryptoError):
+    """SEAL refused parameters or wrote something other than was expected of its version."""
+
+
+class Scheme:
+    """One BFV instance with its objects' headers; not to be shared between threads.
+
+    Raises:
+        SealFailed: SEAL does not take these parameters at 128-bit security.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        settings = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
+        settings.set_poly_modulus_degree(DEGREE)
+        settings.set_coeff_modulus([seal.Modulus(prime) for prime in parameters.key_primes])
+        settings.set_plain_modulus(seal.Modulus(1 << parameters.plain_bits))
+        self.context = seal.SEALContext(settings, True, seal.SEC_LEVEL_TYPE.TC128)
+        if not self.context.parameters_set():
+            raise SealFailed(self.context.parameters_error_message())
+        self._file: Final = _Scratch()
+        self._data: Final = (2, len(parameters.data_primes), DEGREE)
+        self._key: Final = (2, len(parameters.key_primes), DEGREE)
+        public, zero = seal.PublicKey(), seal.Ciphertext()
+        seal.KeyGenerator(self.context).create_public_key(public)
+        seal.Encryptor(self.context, public).encrypt_zero(zero)
+        self._version, body = self._file.saved(public)
+        self._key_header: Final = body[: len(body) - 8 * int(np.prod(self._key))]
+        body = self._file.saved(zero)[1]
+        self._data_header: Final = body[: len(body) - 8 * int(np.prod(self._data))]
+        body = self._file.saved(seal.Plaintext(DEGREE))[1]
+        self._plain_header: Final = body[:_PLAIN_WORDS_AT]
+        if len(body) != _PLAIN_WORDS_AT + 8 * DEGREE:
+            raise SealFailed(f"a plaintext of {len(body)} bytes")
+
+    def public_key(self, words: Words) -> Any:
+        """A public key from its two polynomials [2, key primes, N], each word below its prime."""
+        return self._loaded(seal.PublicKey(), self._key_header, words, self._key)
+
+    def ciphertext(self, words: Words) -> Any:
+        """A ciphertext from its two polynomials [2, data primes, N]."""
+        return self._loaded(seal.Ciphertext(), self._data_header, words, self._data)
+
+    def plaintext(self, coefficients: Words) -> Any:
+        """A plaintext from its coefficients [N], each below t."""
+        return self._loaded(seal.Plaintext(), self._plain_header, coefficients, (DEGREE,))
+
+    def key_words(self, key: Any) -> Words:
+        """The two polynomials of a public key, [2, key primes, N]."""
+        return _words(self._file.saved(key)[1], len(self._key_header), self._key)
+
+    def ciphertext_words(self, ciphertext: Any) -> Words:
+        """The two polynomials of a ciphertext, [2, data primes, N]."""
+        return _words(self._file.saved(ciphertext)[1], len(self._data_header), self._data)
+
+    def coefficients(self, plaintext: Any) -> Words:
+        """The coefficients of a plaintext, [N]; SEAL leaves out leading zeros."""
+        body = self._file.saved(plaintext)[1]
+        (count,) = struct.unpack_from("<Q", body, _PLAIN_COUNT_AT)
+        found = np.zeros(DEGREE, dtype=np.uint64)
+        found[:count] = np.frombuffer(body, dtype="<u8", count=count, offset=_PLAIN_WORDS_AT)
+        return found
+
+    def _loaded(self, target: Any, header: bytes, words: Words, shape: tuple[int, ...]) -> Any:
+        if words.shape != shape:
+            raise SealFailed(f"words of shape {words.shape}; allowed: {shape}")
+        body = header + np.ascontiguousarray(words, dtype="<u8").tobytes()
+        size = _HEADER.size + len(body)
+        magic, header_size, major, minor, _, _, _ = _HEADER.unpack(self._version)
+        self._file.write(
+            _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size) + body
+        )
+        target.load(self.context, self._file.path)
+        return target
+
+
+class Encryptor:
+    """Encrypts under somebody's public key, [2, key primes, N] words."""
+
+    def __init__(self, scheme: Scheme, key: Words) -> None:
+        self._scheme = scheme
+        self._encryptor = seal.Encryptor(scheme.context, scheme.public_key(key))
+
+    def encrypt(self, coefficients: Words) -> Words:
+        """A fresh ciphertext [2, data primes, N] of coefficients [N], each below t."""
+        ciphertext = seal.Ciphertext()
+        self._encryptor.encrypt(self._scheme.plaintext(coefficients), ciphertext)
+        return self._scheme.ciphertext_words(ciphertext)
+
+
+class KeyPair:
+    """A fresh key pair; the secret key is in SEAL's memory alone and never leaves it.
+
+    Attributes:
+        public: the public key, [2, key primes, N] words.
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        self._scheme = scheme
+        generator = seal.KeyGenerator(scheme.context)
+        key = seal.PublicKey()
+        generator.create_public_key(key)
+        self.public: Final = scheme.key_words(key)
+        self._decryptor = seal.Decryptor(scheme.context, generator.secret_key())
+
+    def __repr__(self) -> str:
+        return "KeyPair(redacted)"
+
+    def decrypt(self, words: Words) -> tuple[Words, int]:
+        """The coefficients [N] of a ciphertext [2, data primes, N], and its noise budget in bits.
+
+        A budget of 0 means that the coefficients are not those of the messages.
+        """
+        ciphertext, found = self._scheme.ciphertext(words), seal.Plaintext()
+        budget: int = self._decryptor.invariant_noise_budget(ciphertext)
+        self._decryptor.decrypt(ciphertext, found)
+        return self._scheme.coefficients(found), budget
+
+
+@lru_cache(maxsize=4)
+def scheme_for(parameters: Parameters) -> Scheme:
+    """The scheme of these parameters; it holds no secret and takes 20 ms to make."""
+    return Scheme(parameters)
+
+
+class _Scratch:
+    """An anonymous file in memory, since the binding reads and writes files alone."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("fedmeta-seal", os.MFD_CLOEXEC)
+        self.path: Final = f"/proc/self/fd/{self._fd}"
+        self._zstandard = zstandard.ZstdDecompressor()
+        weakref.finalize(self, os.close, self._fd)
+
+    def write(self, data: bytes) -> None:
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, data, 0)
+
+    def saved(self, thing: Any) -> tuple[bytes, bytes]:
+        """What SEAL writes for an object of this process: its header, and the body in full."""
+        thing.save(self.path)
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        header, body = data[: _HEADER.size], memoryview(data)[_HEADER.size :]
+        *_, compression, _, size = _HEADER.unpack(header)
+        if size != len(data) or compression not in (_UNCOMPRESSED, _ZSTANDARD):
+            raise SealFailed(f"an object of {len(data)} bytes with compression {compression}")
+        if compression == _UNCOMPRESSED:
+            return header, bytes(body)
+        return header, self._zstandard.decompressobj().decompress(body)
+
+
+def _words(body: bytes, start: int, shape: tuple[int, ...]) -> Words:
+    return np.frombuffer(body, dtype="<u8", offset=start).reshape(shape)
