@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from audit.log import AuditLog
+from privacy.accountant import Adversary
 from privacy.events import Event
 from privacy.report import budget_report
 from secure_fedmeta import __version__
@@ -28,6 +29,10 @@ MODEL = "model.safetensors"
 CONFIG = "config.toml"
 _NOT_PRIVATE = (
     "every secret followed from the config's seed: against whoever knows it no epsilon holds"
+)
+_SHOWN = (
+    "the secure sum showed the aggregator every update, of aborted rounds too: no epsilon is "
+    "claimed against it, alone or with colluders"
 )
 
 
@@ -51,15 +56,16 @@ def report(
     """The content of report.json: scores, epsilon per adversary, cost, data, and the log's head."""
     info, plan = parts.source.info, parts.plan
     aborted = [record for record in records if record["status"] == "aborted"]
+    hidden = parts.protocol.capabilities().hides_updates
     privacy = budget_report(plan, events, grant=granted, unprotected=UNPROTECTED)
     return {
         "product_version": __version__,
         "name": parts.config.name,
         "status": status,
         "not_private": not private,
-        "notes": [*notes, *(() if private else (_NOT_PRIVATE,))],
+        "notes": [*notes, *(() if private else (_NOT_PRIVATE,)), *(() if hidden else (_SHOWN,))],
         "held_out": _held_out(parts, arms, not_run),
-        "adversaries": {row.pop("name"): row for row in privacy.pop("adversaries")},
+        "adversaries": _adversaries(privacy.pop("adversaries"), hidden=hidden),
         "privacy": privacy
         | {
             "unit": plan.unit,
@@ -89,6 +95,18 @@ def report(
         "seconds": {"training": round(seconds, 3)},
         "audit": {"vkey": vkey, "size": log.size, "root": log.root.hex()},
     }
+
+
+def _adversaries(rows: Sequence[dict[str, Any]], *, hidden: bool) -> dict[str, Any]:
+    """The figures by adversary; None, for no bound, against those who saw single updates."""
+    bare = () if hidden else (Adversary.AGGREGATOR, Adversary.COLLUDERS)
+    table: dict[str, Any] = {}
+    for row in rows:
+        figures = {key: value for key, value in row.items() if key != "name"}
+        if row["name"] in bare:
+            figures |= {"epsilon": dict.fromkeys(row["epsilon"]), "record": None, "person": None}
+        table[row["name"]] = figures
+    return table
 
 
 def _counts(info: SourceInfo) -> dict[str, Any]:

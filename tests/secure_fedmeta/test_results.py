@@ -57,6 +57,21 @@ def test_the_tables_hold_the_figures(result: RunResult) -> None:
     assert "NOT PRIVATE" not in text
 
 
+def test_no_figure_is_claimed_against_an_aggregator_that_sees_updates(
+    tmp_path: Path, result: RunResult
+) -> None:
+    """The sum's noise is no protection from whoever reads what is summed."""
+    changes = {"secure_sum.protocol": "plain", "secure_sum.allow_insecure": True}
+    report = run(tiny({"training.rounds": 1, **changes}), out=tmp_path).report
+    for name, found in report["adversaries"].items():
+        sees = name in ("aggregator", "aggregator_and_colluders")
+        assert (found["epsilon"][found["claim"]] is None) is sees
+        assert (found["record"] is None) is (found["person"] is None) is sees
+    assert any("showed the aggregator every update" in note for note in report["notes"])
+    assert "infinite" in shown(report)
+    assert not any("showed the aggregator" in note for note in result.report["notes"])
+
+
 def test_every_figure_has_a_place_however_it_ended(result: RunResult) -> None:
     report = json.loads(json.dumps(result.report))
     table = report["held_out"]
