@@ -79,6 +79,7 @@ class SpendChecker:
 
     def __init__(self) -> None:
         self._grant: float | None = None
+        self._population: str | None = None
         self._family: tuple[str, str] | None = None
         self._start({}, math.nan)
 
@@ -86,8 +87,8 @@ class SpendChecker:
         """Take the next entry.
 
         Raises:
-            EntryRefused: an event that is malformed, unknown or not the plan's; a grant for another
-                unit or at another delta than the plan's; a charge beyond the grant, without any, or
+            EntryRefused: an event that is malformed, unknown or not the plan's; a grant to another
+                population, or for another unit or delta than the plan's; a charge beyond the grant, without any, or
                 of more rounds than planned; a release whose figures are too small, or larger than
                 the events explain.
         """
@@ -123,6 +124,7 @@ class SpendChecker:
         self._plan = plan
         self._plan_delta = delta
         self._grant = None
+        self._population = None
         self._family = None
         self._private = True
         self._rounds = 0
@@ -167,6 +169,11 @@ class SpendChecker:
         unit = self._plan.get("unit", body.unit)
         if body.unit != unit:
             raise EntryRefused(f"grant for unit {body.unit!r}; the plan's is {unit!r}")
+        if self._population not in (None, body.population):
+            raise EntryRefused(
+                f"grant to {body.population!r}; the run charges {self._population!r}"
+            )
+        self._population = body.population
         return parse_decimal(body.epsilon)
 
     def _compare(self, spend: Mapping[str, Mapping[str, str]]) -> None:

@@ -272,6 +272,19 @@ def test_a_grant_that_the_plan_cannot_be_held_against_is_refused(
     assert caught.value.index == 1
 
 
+def test_another_populations_grant_is_refused(tmp_path: Path) -> None:
+    """A run charges one population; what another may spend does not lift its limit."""
+    log = granted(tmp_path)
+    log.append("budget-granted", scenario.grant(epsilon="50.0"))
+    index = log.append("budget-granted", scenario.grant(population="others", epsilon="90.0")).index
+    log.close()
+    with pytest.raises(
+        VerificationFailed, match="'others'; the run charges 'applicants'"
+    ) as caught:
+        verify(tmp_path)
+    assert caught.value.index == index
+
+
 def test_a_charge_without_a_grant_is_refused(tmp_path: Path) -> None:
     """Left out, the grant would limit nothing."""
     log = scenario.start(tmp_path)
