@@ -241,6 +241,8 @@ def check_survivors(terms: Terms) -> None:
         TermsRefused: naming the value and what is allowed.
     """
     n, t, c = len(terms.cohort), terms.threshold, terms.max_colluders
+    if t > n:
+        raise TermsRefused(f"threshold {t} of {n} clients; allowed: 1 to {n}")
     if not t <= terms.min_survivors <= n:
         raise TermsRefused(f"min_survivors is {terms.min_survivors}; allowed: {t} to {n}")
     if terms.min_survivors - c < 2:

@@ -27,7 +27,13 @@ from crypto.secure_sum import (
 
 Vector = NDArray[np.int64]
 INTENT = hashlib.sha256(b"intent").digest()
-STEPS = {"masking": 4, "plain": 1}
+STEPS = {"he": 3, "masking": 5, "plain": 1}
+WIDEST = {"he": 59, "masking": 62, "plain": 62}
+
+
+def input_step(name: str) -> int:
+    """The step in which clients send their vectors."""
+    return 2 if name == "masking" else max(STEPS[name] - 2, 0)
 
 
 def seeded(label: object) -> Rand:
