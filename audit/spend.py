@@ -88,9 +88,9 @@ class SpendChecker:
 
         Raises:
             EntryRefused: an event that is malformed, unknown or not the plan's; a grant to another
-                population, or for another unit or delta than the plan's; a charge beyond the grant, without any, or
-                of more rounds than planned; a release whose figures are too small, or larger than
-                the events explain.
+                population, or for another unit or delta than the plan's; a charge beyond the grant,
+                without any, or of more rounds than planned; a release whose figures are too small,
+                or larger than the events explain.
         """
         body = entry.body
         if isinstance(body, Genesis):
