@@ -90,7 +90,7 @@ def run(
     randomness = Randomness(None if seed is None else seed.seed)
     # The run's name is no secret: a seed must not give it twice, the ledger charges a name once.
     parties = found_parties(parts, os.urandom(32), randomness)
-    run_id = name_run(config.name, moment=datetime.now(UTC), suffix=os.urandom(3).hex())
+    run_id = name_run(config.name, moment=_now(), suffix=os.urandom(3).hex())
     budget = open_budget(config, parts.plan, run_id=run_id, public=parts.source.info.public)
     workspace = Workspace.create(out, run_id)
     (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
@@ -273,16 +273,13 @@ def _started_log(
     randomness: Randomness,
 ) -> Iterator[tuple[AuditLog, str]]:
     """A log with its first entries, and its verifying key; pinned at once."""
-    seed = state.signing_seed(os.urandom)
-    signer = LogSigner.generate(f"secure-fedmeta/{workspace.run_id}", seed)
-    vkey = signer.verifier.vkey
     setting = parties.setting
-    with AuditLog.create(workspace.audit, signer, clock=lambda: datetime.now(UTC)) as log:
+    with _recovering_log(workspace) as (log, vkey):
         log.append(
             "genesis",
             {
                 "run": setting.run.hex(),
-                "origin": signer.origin,
+                "origin": workspace.origin,
                 "config_digest": setting.config_digest.hex(),
                 "plan_digest": setting.plan.digest().hex(),
                 "plan": setting.plan.to_json(),
@@ -311,6 +308,26 @@ def _started_log(
         )
         PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
         yield log, vkey
+
+
+@contextmanager
+def _recovering_log(workspace: Workspace) -> Iterator[tuple[AuditLog, str]]:
+    """A new log that an interruption inside an append leaves signed and pinned up to its end."""
+    seed = state.signing_seed(os.urandom)
+    signer = LogSigner.generate(workspace.origin, seed)
+    vkey = signer.verifier.vkey
+    try:
+        with AuditLog.create(workspace.audit, signer, clock=_now) as log:
+            yield log, vkey
+    except KeyboardInterrupt:
+        if (workspace.audit / "checkpoint").exists():
+            with AuditLog.open(workspace.audit, signer, clock=_now) as log:
+                PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
+        raise
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _digest(path: Path) -> str:

@@ -48,6 +48,11 @@ class Workspace:
         return cls(path, run_id)
 
     @property
+    def origin(self) -> str:
+        """The name that the run's log signs."""
+        return f"secure-fedmeta/{self.run_id}"
+
+    @property
     def audit(self) -> Path:
         """Where the log lies."""
         return self.path / "audit"
