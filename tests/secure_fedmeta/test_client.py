@@ -16,12 +16,14 @@ from secure_fedmeta.client import Client
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.transport.memory import Delivery
+from tests.crypto.harness import STEPS
 from tests.secure_fedmeta.federation import CLIENTS, Federation
 
 ENVELOPE = 110  # version, step, sender, recipient, context, length, signature
 ADVERT = 3 * 32  # two public keys, one commitment
 SHARES = 4 + (CLIENTS - 1) * (4 + 4 + ENVELOPE + 2 * 32 + 16)  # per peer: two shares, one tag
-ANSWER = 32 + CLIENTS * (4 + 1 + 32)  # digest of the request, one share per client
+DIGEST = 32
+ANSWER = DIGEST + CLIENTS * (4 + 1 + 32)  # digest of the request, one share per client
 
 
 OPEN: dict[str, dict[str, object]] = {
@@ -198,10 +200,12 @@ def test_an_upload_is_a_secure_sum_message_and_nothing_else(
     setting, masked = federation.parties.setting, federation.spy.name == "masking"
     packed = setting.ring.pack(np.zeros(setting.plan.dimension, dtype=np.uint64))
     assert len(packed) == -(-setting.ring.bits * setting.plan.dimension // 8)
-    vector = 32 + len(packed) if masked else len(packed)
+    vector = DIGEST + len(packed) if masked else len(packed)
     steps = [uploads[start : start + CLIENTS] for start in range(0, len(uploads), CLIENTS)]
     sizes = [{len(upload) - ENVELOPE for upload in step} for step in steps]
-    assert sizes == ([{ADVERT}, {SHARES}, {vector}, {ANSWER}] if masked else [{vector}])
+    views = [{DIGEST}] * (STEPS["masking"] - 4)  # what each client saw, where clients compare
+    expected = [{ADVERT}, {SHARES}, {vector}, *views, {ANSWER}]
+    assert sizes == (expected if masked else [{vector}])
 
 
 def test_the_vector_is_computed_once(federation: Federation) -> None:
