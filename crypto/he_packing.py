@@ -17,13 +17,13 @@ from crypto.he_parameters import DEGREE, Parameters
 
 def to_coefficients(vector: NDArray[np.int64], parameters: Parameters) -> NDArray[np.uint64]:
     """Coefficients [ciphertexts, N] of a vector [length]; the end is filled with zeros."""
-    lanes, lane = parameters.lanes, parameters.lane
-    padded = np.zeros(parameters.ciphertexts * parameters.values, dtype=np.int64)
-    padded[: vector.size] = vector
-    digits = padded.view(np.uint64).reshape(parameters.ciphertexts, lanes, DEGREE)
-    found = digits[:, 0].copy()
-    for j in range(1, lanes):
-        found += digits[:, j] << np.uint64(lane * j)  # modulo 2^64, of which t is a divisor
+    found = np.zeros((parameters.ciphertexts, DEGREE), dtype=np.uint64)
+    digits = np.ascontiguousarray(vector, dtype=np.int64).view(np.uint64)
+    for at, low in enumerate(range(0, vector.size, DEGREE)):
+        ciphertext, j = divmod(at, parameters.lanes)
+        part = digits[low : low + DEGREE]
+        # modulo 2^64, of which t is a divisor
+        found[ciphertext, : part.size] += part << np.uint64(parameters.lane * j)
     found &= np.uint64((1 << parameters.plain_bits) - 1)
     return found
 

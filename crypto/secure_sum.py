@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from crypto.he import Homomorphic
 from crypto.keys import Rand
 from crypto.masking import Masking
 from crypto.plain import Plain
@@ -21,6 +22,7 @@ from crypto.protocol import (
 from crypto.terms import Terms
 
 SECURE_SUMS: Final[dict[str, SecureSum]] = {
+    "he": Homomorphic(),
     "masking": Masking(),
     "plain": Plain(),
 }

@@ -1,0 +1,163 @@
+"""Homomorphic sums against CKKS as NVFLARE and TenSEAL's defaults use it: bytes and encryption.
+
+Every contestant turns one vector of small integers into the bytes that a client uploads, from
+encoding to serialisation, in turn and in one process:
+
+- ours: `crypto.he`, exact BFV sums, with the lane of `bits` values summed over `clients`;
+- NVFLARE-like: TenSEAL CKKS, degree 8192, coefficient moduli [60, 40, 40], scale 2^40, symmetric;
+- TenSEAL default: `ckks_vector` on degree 8192, [60, 40, 40, 60], scale 2^40, public key.
+
+Vectors of the CKKS contestants are cut into full slots. Ours includes no signature (64 bytes).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tenseal
+from numpy.typing import NDArray
+
+from benchmarks._common import arguments, in_turn, machine, report, versions
+from crypto.he_messages import decode_ciphertexts, encode_ciphertexts
+from crypto.he_packing import from_coefficients, to_coefficients
+from crypto.he_parameters import Parameters, parameters_for
+from crypto.he_seal import Encryptor, KeyPair, scheme_for
+
+SLOTS = 4096
+SCALE = 2.0**40
+
+
+class Ours:
+    """Client and officer of `crypto.he` for one vector, without envelopes."""
+
+    def __init__(self, values: NDArray[np.int64], bits: int, clients: int) -> None:
+        lane = bits + math.ceil(math.log2(clients))
+        self.parameters: Parameters = parameters_for(lane, clients, values.size)
+        scheme = scheme_for(self.parameters)
+        self._keys = KeyPair(scheme)
+        self._encryptor = Encryptor(scheme, self._keys.public)
+        self._values = values
+
+    def encrypt(self) -> bytes:
+        """From the vector to the packed upload."""
+        rows = to_coefficients(self._values, self.parameters)
+        return encode_ciphertexts(
+            self.parameters, np.stack([self._encryptor.encrypt(row) for row in rows])
+        )
+
+    def parse(self, upload: bytes) -> NDArray[np.uint64]:
+        """What the officer does with each upload before it adds."""
+        return decode_ciphertexts(memoryview(upload), self.parameters)
+
+    def add(self, total: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:
+        """Add an upload."""
+        primes = np.array(self.parameters.data_primes, dtype=np.uint64)[:, None]
+        total += words
+        np.minimum(total, total - primes, out=total)
+
+    def decrypt(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """From the sum of ciphertexts to the sum of vectors."""
+        rows = np.stack([self._keys.decrypt(row)[0] for row in words])
+        return from_coefficients(rows, self.parameters, self._values.size)
+
+
+class Ckks:
+    """TenSEAL's own vectors, serialised one full ciphertext at a time."""
+
+    def __init__(
+        self, values: NDArray[np.int64], moduli: list[int], kind: tenseal.ENCRYPTION_TYPE
+    ) -> None:
+        self._context = tenseal.context(
+            tenseal.SCHEME_TYPE.CKKS,
+            2 * SLOTS,
+            coeff_mod_bit_sizes=moduli,
+            encryption_type=kind,
+            n_threads=1,
+        )
+        self._context.global_scale = SCALE
+        floats = values.astype(np.float64)
+        self._chunks = [floats[at : at + SLOTS] for at in range(0, floats.size, SLOTS)]
+
+    def encrypt(self) -> list[bytes]:
+        """From the vector to what would be uploaded."""
+        return [tenseal.ckks_vector(self._context, c).serialize() for c in self._chunks]
+
+
+def main() -> None:
+    parser = arguments(str(__doc__).partition("\n")[0])
+    parser.add_argument("--values", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    rng = np.random.default_rng(args.seed)
+    vectors = {bits: rng.integers(-(1 << bits - 1), 1 << bits - 1, args.values) for bits in (8, 16)}
+    ours = Ours(vectors[16], 16, 100)
+    narrow = Ours(vectors[8], 8, 10)
+    nvflare = Ckks(vectors[16], [60, 40, 40], tenseal.ENCRYPTION_TYPE.SYMMETRIC)
+    default = Ckks(vectors[16], [60, 40, 40, 60], tenseal.ENCRYPTION_TYPE.ASYMMETRIC)
+    uploads = {
+        "ours": len(ours.encrypt()),
+        "ours_w8_n10": len(narrow.encrypt()),
+        "nvflare_like": sum(map(len, nvflare.encrypt())),
+        "tenseal_default": sum(map(len, default.encrypt())),
+    }
+    upload = ours.encrypt()
+    words = ours.parse(upload)
+    exact = bool((ours.decrypt(words) == vectors[16]).all())
+    total = words.copy()
+    timings = in_turn(
+        {
+            "ours": ours.encrypt,
+            "nvflare_like": nvflare.encrypt,
+            "tenseal_default": default.encrypt,
+            "ours_w8_n10": narrow.encrypt,
+            "ours_parse": lambda: ours.parse(upload),
+            "ours_add": lambda: ours.add(total, words),
+            "ours_decrypt": lambda: ours.decrypt(words),
+        },
+        rounds=args.rounds,
+        warmup=1,
+    )
+    per_value = {name: round(t.median / args.values * 1e9, 1) for name, t in timings.items()}
+    size = {name: round(count / args.values, 3) for name, count in uploads.items()}
+    ratios = {
+        "encrypt_vs_nvflare_like": timings["nvflare_like"].median / timings["ours"].median,
+        "encrypt_vs_tenseal_default": timings["tenseal_default"].median / timings["ours"].median,
+        "bytes_vs_nvflare_like": uploads["nvflare_like"] / uploads["ours"],
+        "bytes_vs_tenseal_default": uploads["tenseal_default"] / uploads["ours"],
+    }
+    chosen = ours.parameters
+    result = {
+        "benchmark": "homomorphic",
+        "values": args.values,
+        "bytes_per_value": size["ours"],
+        "bytes_per_value_w8_n10": size["ours_w8_n10"],
+        "bytes_per_value_nvflare_like": size["nvflare_like"],
+        "bytes_per_value_tenseal_default": size["tenseal_default"],
+        "ns_per_value": per_value,
+        "ratios": {name: round(value, 2) for name, value in ratios.items()},
+        "exact": exact,
+        "parameters": {
+            "lane": chosen.lane,
+            "lanes": chosen.lanes,
+            "prime_bits": [q.bit_length() for q in chosen.key_primes],
+        },
+        "seed": args.seed,
+        "timings": {name: timing.to_json() for name, timing in timings.items()},
+        "machine": machine(),
+        "versions": versions("tenseal", "numpy", "zstandard"),
+    }
+    lines = [
+        f"{args.values} values of 16 bits, sums of 100 clients, one thread",
+        f"{'':>16}  bytes/value  encrypt ns/value",
+        *(
+            f"{name:>16}  {size[name]:11.2f}  {per_value[name]:16.0f}"
+            for name in ("ours", "nvflare_like", "tenseal_default", "ours_w8_n10")
+        ),
+        "ours: parse {ours_parse:.0f}, decrypt {ours_decrypt:.0f} ns/value".format(**per_value),
+    ]
+    report(result, lines=lines, quiet=args.json)
+
+
+if __name__ == "__main__":
+    main()

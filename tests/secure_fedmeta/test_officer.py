@@ -1,0 +1,126 @@
+"""A round under homomorphic encryption: the officer is a party of its own, asked like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crypto.errors import CryptoError, MessageRefused
+from secure_fedmeta.aggregator import Abort, Release
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
+from secure_fedmeta.pipeline import assemble, found_parties
+from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.training import run
+from secure_fedmeta.transport.memory import Delivery, Faults
+from tests.secure_fedmeta.federation import CLIENTS, Federation, tiny
+
+HE: dict[str, object] = {"secure_sum.protocol": "he", "privacy.max_colluders": 0}
+OFFICER = CLIENTS + 1
+
+
+def losing(client: int, upload: bool, sequence: int) -> Faults:
+    """Loses one message."""
+
+    def fault(delivery: Delivery) -> list[Delivery]:
+        lost = (delivery.client, delivery.upload, delivery.sequence) == (client, upload, sequence)
+        return [] if lost else [delivery]
+
+    return fault
+
+
+def test_rounds_release_the_sum_of_the_updates(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, HE)
+    for index in (1, 2):
+        outcome = federation.round(index)
+        assert isinstance(outcome, Release)
+        assert outcome.survivors == CLIENTS
+    for terms, done in federation.spy.sums:
+        sent = [federation.spy.vectors[terms.round, 1, k] for k in done.contributors]
+        np.testing.assert_array_equal(done.total, np.sum(sent, axis=0))
+    assert federation.refused == []
+    intents = [entry for entry in federation.entries() if entry["kind"] == "round-intent"]
+    assert len(intents) == 2
+    assert intents[0]["body"]["secure_sum"]["capabilities"]["clients"] == "honest-but-curious"
+
+
+def test_the_model_is_that_of_masking_and_of_plain(tmp_path: Path) -> None:
+    models = []
+    for name in ("he", "masking", "plain"):
+        (tmp_path / name).mkdir()
+        changes = {
+            **HE,
+            "secure_sum.protocol": name,
+            "secure_sum.threshold": 3,
+            "secure_sum.allow_insecure": True,
+        }
+        federation = Federation(tmp_path / name, changes)
+        federation.round(1)
+        models.append(federation.aggregator.model.numpy().tobytes())
+    assert len(set(models)) == 1
+
+
+def test_a_client_that_drops_is_left_out(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, HE, faults=losing(2, upload=True, sequence=0))
+    outcome = federation.round(1)
+    assert isinstance(outcome, Release)
+    assert outcome.survivors == CLIENTS - 1
+
+
+@pytest.mark.parametrize(("sequence", "charged"), [(0, False), (1, True)])
+def test_without_the_officer_the_round_aborts(tmp_path: Path, sequence: int, charged: bool) -> None:
+    federation = Federation(tmp_path, HE, faults=losing(OFFICER, upload=True, sequence=sequence))
+    outcome = federation.round(1)
+    assert isinstance(outcome, Abort)
+    assert f"officer {OFFICER}: no answer" in outcome.reason
+    assert outcome.charged is charged
+    assert federation.spy.sums == []
+    assert isinstance(federation.round(2), Release)
+
+
+def test_an_officer_answers_an_attempt_once(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, HE)
+    officer = federation.parties.officers[OFFICER]
+    (message,) = federation.aggregator.open_round(3, 1).begin().values()
+    opened = decode(message)
+    assert isinstance(opened, RoundOpen)
+    with pytest.raises(MessageRefused, match="not the open attempt"):
+        officer.handle(encode(SumStep(3, 1, opened.body)))
+    officer.handle(message)
+    with pytest.raises(MessageRefused, match="never answered twice"):
+        officer.handle(message)
+    for moment in ((2, 9), (3, 1), (1, 1)):
+        with pytest.raises(MessageRefused, match="never answered twice"):
+            officer.handle(encode(RoundOpen(*moment, opened.model, opened.body)))
+    with pytest.raises(MessageRefused, match="another round"):
+        officer.handle(encode(RoundOpen(4, 1, opened.model, opened.body)))
+    for bad in (b"", b"FMR1", encode(SumStep(3, 1, b"x"))):
+        with pytest.raises(CryptoError):
+            officer.handle(bad)
+    assert repr(officer) == f"Officer(index={OFFICER}, last=(3, 1))"
+
+
+def test_the_officer_has_a_key_of_its_own(tmp_path: Path) -> None:
+    parties = Federation(tmp_path, HE).parties
+    roster = parties.setting.roster
+    assert list(parties.officers) == [OFFICER] == list(roster.officer_indices)
+    assert set(parties.endpoints) == set(range(1, OFFICER + 1))
+    assert roster.public_of(OFFICER) not in {roster.public_of(k) for k in range(OFFICER)}
+    assert parties.setting.cohort == tuple(range(1, CLIENTS + 1))
+
+
+def test_colluders_are_refused_with_the_reason() -> None:
+    parts = assemble(tiny({"secure_sum.protocol": "he"}))
+    with pytest.raises(ConfigError, match=r"max_colluders is 1; allowed: 0.*officer's key"):
+        found_parties(parts, bytes(32), Randomness(1))
+
+
+def test_a_run_reports_the_bytes_of_clients_alone(tmp_path: Path) -> None:
+    result = run(tiny({**HE, "training.rounds": 1}), out=tmp_path)
+    assert result.status == "completed"
+    protocol = result.report["secure_sum"]
+    assert protocol["protocol"] == "he"
+    assert protocol["capabilities"]["collusion"].startswith("none")
+    assert result.report["bytes_per_client"]["sent"] < 80_000
