@@ -31,6 +31,7 @@ class Step(IntEnum):
     ADVERTISE = 1
     SHARE = 2
     MASKED_INPUT = 3
+    CONSISTENCY = 4
     UNMASK = 5
     PLAIN_INPUT = 16
     HE_KEY = 32

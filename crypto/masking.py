@@ -3,7 +3,24 @@
 Every client adds to its vector one stream per other client, with opposite signs at the two ends,
 and one stream of its own. In the sum over the survivors the pair streams cancel; the survivors
 then give shares of each survivor's own seed and of each dropped client's pair secret, never of
-both for one client. Four steps: advertise, share, masked input, unmask.
+both for one client. Five steps: advertise, share, masked input, consistency, unmask.
+
+Why a lying aggregator learns one sum of enough vectors or nothing (n clients, threshold t, at most
+c colluders, 2t > n + c; an opening is U2, survivors and intent):
+
+1. An honest client signs one opening per attempt, and only one that fits its own view. It gives
+   its shares only for what it signed itself, and only when it sees t survivors' signatures on it.
+2. Two sets of t signers share 2t - n > c clients, so an honest one: all shares that honest clients
+   give in one attempt are for one opening O, under one ctx2.
+3. So of every client honest clients give shares of one kind at most; colluders hold c < t of the
+   other. Unknown stay both secrets of honest clients outside O, b_j of the dropped and m_j of the
+   survivors, and hence the stream of every pair of honest survivors.
+4. Let a linear combination of honest uploads be free of unknown streams. It holds no client that
+   is not a survivor of O, for its b_j is unknown. Let it hold the survivor v.
+5. v's own U2 has at least t members, and t clients signed O, so an honest signer w is in both. The
+   stream of v and w is in v's upload, so it must cancel against w's: w is held, with equal weight.
+6. w's masks cover U2 of O, so all survivors, and each of its streams must cancel in the same way:
+   all honest survivors are held, with equal weights. There are min_survivors - c >= 2 at least.
 
 Here stand the conditions and what is promised; the two sides are masking_client and
 masking_aggregator, the keys masking_keys, the bytes masking_messages.
@@ -32,13 +49,18 @@ from crypto.terms import Terms
 
 _NOTES: Final = (
     (
-        "Whatever the aggregator does, it cannot collect both shares of one client, and a client"
-        " refuses to open fewer vectors than its own thresholds allow."
+        "Whatever the aggregator does, it learns the sum over the survivors that a threshold of"
+        " clients signed, at least min_survivors of them, or nothing: its answers for one sum are"
+        " of no use for another, and never both shares of one client."
     ),
     (
-        "There is no consistency round: the aggregator is trusted to tell every client the same."
-        " One that shows different members of U2 or survivors to different clients can open the"
-        " sum of fewer clients than min_survivors, at the lowest thresholds a single vector."
+        "This holds for at most max_colluders clients that work with the aggregator, places of"
+        " one party in the roster included, and for clients that know the right roster."
+    ),
+    (
+        "The aggregator chooses whom it counts as dropped, and so whose vectors are in the sum,"
+        " down to min_survivors. Clients sign the digest of the logged intent; they do not see"
+        " the log."
     ),
     (
         "A client can choose its own input, can make an attempt fail with wrong shares, and can"
@@ -71,9 +93,9 @@ class Masking:
         return (clients + max_colluders) // 2 + 1
 
     def capabilities(self) -> Capabilities:
-        """What double masking without a consistency round withstands."""
+        """What double masking with the consistency step withstands."""
         return Capabilities(
-            aggregator="honest-but-curious",
+            aggregator="malicious",
             clients="malicious",
             collusion="the aggregator and up to max_colluders clients",
             drops=True,

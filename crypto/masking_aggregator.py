@@ -16,7 +16,7 @@ from crypto.masking_messages import (
     COMPLETE_GRAPH,
     SEALED_BYTES,
     Kind,
-    UnmaskRequest,
+    Opening,
     adverts_root,
     decode_advert,
     decode_bundle,
@@ -53,7 +53,8 @@ class MaskingAggregator:
         self._delivered: tuple[int, ...] = ()
         self._total = np.zeros(terms.length, dtype=terms.ring.lane)
         self._survivors: tuple[int, ...] = ()
-        self._request: UnmaskRequest | None = None
+        self._opening: Opening | None = None
+        self._signatures: dict[int, bytes] = {}
         self._answers: dict[int, dict[int, bytes]] = {}
 
     def __repr__(self) -> str:
@@ -79,6 +80,7 @@ class MaskingAggregator:
             Step.ADVERTISE: self._read_advert,
             Step.SHARE: self._read_shares,
             Step.MASKED_INPUT: self._read_input,
+            Step.CONSISTENCY: self._read_signature,
             Step.UNMASK: self._read_unmasking,
         }[inbox.step]
 
@@ -94,7 +96,9 @@ class MaskingAggregator:
         if self._ready:
             raise OutOfOrder("the sum is ready and waits for authorise")
         answered = inbox.close()
-        needed = self._terms.threshold if inbox.step is Step.UNMASK else self._terms.quorum
+        # From the consistency step on all vectors are in; what is needed are signatures and shares.
+        late = inbox.step in (Step.CONSISTENCY, Step.UNMASK)
+        needed = self._terms.threshold if late else self._terms.quorum
         if len(answered) < needed:
             raise self._abort(inbox.step, f"{len(answered)} clients answered, {needed} needed")
         if inbox.step is Step.ADVERTISE:
@@ -105,10 +109,12 @@ class MaskingAggregator:
             self._survivors = answered
             self._ready = True
             return Ready(answered, dict(inbox.dropped), dict(inbox.rejected))
+        if inbox.step is Step.CONSISTENCY:
+            return self._ask_for_shares(answered)
         return self._finish()
 
     def authorise(self, intent: bytes) -> Outgoing:
-        """Ask every survivor for its shares, bound to this intent; see SumAggregator.authorise."""
+        """Ask every survivor to sign what is to be opened; see SumAggregator.authorise."""
         if not self._ready or self._over:
             raise OutOfOrder("nothing is ready to be opened")
         if type(intent) is not bytes or len(intent) != KEY_BYTES:
@@ -116,9 +122,10 @@ class MaskingAggregator:
         inbox = self._open_inbox()
         self._ready = False
         dropped = tuple(sorted(set(self._delivered) - set(self._survivors)))
-        self._request = UnmaskRequest(intent, self._survivors, dropped)
-        inbox.open(Step.UNMASK, self._survivors)
-        return self._outgoing(Step.UNMASK, dict.fromkeys(self._survivors, self._request.encode()))
+        self._opening = Opening(intent, self._survivors, dropped)
+        inbox.open(Step.CONSISTENCY, self._survivors)
+        payload = self._opening.encode()
+        return self._outgoing(Step.CONSISTENCY, dict.fromkeys(self._survivors, payload))
 
     def _read_advert(self, sender: int, message: bytes) -> None:
         payload = self._unseal(Step.ADVERTISE, sender, message, recipient=EVERYBODY)
@@ -172,15 +179,26 @@ class MaskingAggregator:
         masked = unpack_bits(packed, ring.bits, self._terms.length)
         np.add(self._total, masked, out=self._total)
 
+    def _read_signature(self, sender: int, message: bytes) -> None:
+        signed = self._unseal(Step.CONSISTENCY, sender, message, recipient=EVERYBODY)
+        if signed != self._agreed_opening().digest:
+            raise Malformed("signs another U2, other survivors or another intent")
+        self._signatures[sender] = bytes(message)
+
+    def _ask_for_shares(self, signed: tuple[int, ...]) -> Outgoing:
+        """As many signatures as clients want to see go to all who signed."""
+        self._open_inbox().open(Step.UNMASK, signed)
+        shown = {client: self._signatures[client] for client in signed[: self._terms.threshold]}
+        return self._outgoing(Step.UNMASK, dict.fromkeys(signed, encode_bundle(shown)))
+
     def _read_unmasking(self, sender: int, message: bytes) -> None:
         payload = self._unseal(Step.UNMASK, sender, message)
-        self._answers[sender] = decode_unmask_answer(payload, self._opened_request())
+        self._answers[sender] = decode_unmask_answer(payload, self._agreed_opening())
 
     def _finish(self) -> Done:
         """Take off the self masks of survivors and the pair masks left by the dropped."""
-        request = self._opened_request()
         order = sorted(self._answers)
-        for index, kind in request.kinds().items():
+        for index, kind in self._agreed_opening().kinds().items():
             secret, order = self._recover(index, kind, order)
             if kind is Kind.SELF_SEED:
                 subtract_stream(self._total, self_key(self._context, index, secret))
@@ -232,10 +250,10 @@ class MaskingAggregator:
             raise OutOfOrder("the attempt is over")
         return self._inbox
 
-    def _opened_request(self) -> UnmaskRequest:
-        if self._request is None:
+    def _agreed_opening(self) -> Opening:
+        if self._opening is None:
             raise OutOfOrder("nothing was asked to be opened")
-        return self._request
+        return self._opening
 
     def _unseal(
         self, step: Step, sender: int, message: bytes, recipient: int = AGGREGATOR

@@ -1,7 +1,7 @@
-"""The client's side of double masking (Bonawitz et al. 2017, figure 4, without consistency round).
+"""The client's side of double masking (Bonawitz et al. 2017, figure 4, with consistency check).
 
 What protects the client is decided here, by its own Terms: it never takes a threshold, a cohort
-or a key from the aggregator, and each of its four steps is answered at most once. Secrets are let
+or a key from the aggregator, and each of its five steps is answered at most once. Secrets are let
 go when no later step needs them: with them and recorded traffic a vector could be opened.
 """
 
@@ -23,7 +23,7 @@ from crypto.masking_keys import (
 from crypto.masking_messages import (
     COMPLETE_GRAPH,
     DealtShares,
-    UnmaskRequest,
+    Opening,
     adverts_root,
     decode_advert,
     decode_bundle,
@@ -55,6 +55,7 @@ class MaskingClient:
         self._context = terms.ctx1
         self._delivered: tuple[int, ...] = ()
         self._shares: dict[int, DealtShares] = {}
+        self._opening: Opening | None = None
         self._due: Step | None = Step.ADVERTISE
 
     def __repr__(self) -> str:
@@ -73,6 +74,7 @@ class MaskingClient:
             Step.ADVERTISE: self._advertise,
             Step.SHARE: self._share,
             Step.MASKED_INPUT: self._mask,
+            Step.CONSISTENCY: self._agree,
             Step.UNMASK: self._unmask,
         }[due]
         with refusing(AGGREGATOR, due):
@@ -150,7 +152,7 @@ class MaskingClient:
         packed = self._masked_vector(own_key, stream_keys)
         self._shares.update(received)
         self._delivered = delivered
-        self._due = Step.UNMASK
+        self._due = Step.CONSISTENCY
         return self._seal(Step.MASKED_INPUT, encode_masked_input(delivered, packed))
 
     def _check_delivery(self, delivered: tuple[int, ...], envelopes: dict[int, bytes]) -> None:
@@ -179,10 +181,10 @@ class MaskingClient:
         ring.reduce(total)
         return ring.pack(total)
 
-    def _unmask(self, payload: memoryview) -> bytes:
-        """For every member of U2 exactly one share: of b_j if it survived, of m_j if it dropped."""
-        request = UnmaskRequest.decode(payload)
-        survivors, dropped = set(request.survivors), set(request.dropped)
+    def _agree(self, payload: memoryview) -> bytes:
+        """Sign one opening, the only one in this attempt, if it fits what this client has seen."""
+        opening = Opening.decode(payload)
+        survivors, dropped = set(opening.survivors), set(opening.dropped)
         if survivors & dropped:
             raise Malformed("both shares of one client are asked for")
         if survivors | dropped != set(self._delivered):
@@ -190,10 +192,34 @@ class MaskingClient:
         if self._index not in survivors:
             raise Malformed("this client, which sent its input, is not among the survivors")
         self._check_quorum("survivors", len(survivors))
-        shares = {peer: self._shares[peer].of(kind) for peer, kind in request.kinds().items()}
+        self._opening = opening
+        self._due = Step.UNMASK
+        return self._seal(Step.CONSISTENCY, opening.digest, recipient=EVERYBODY)
+
+    def _unmask(self, payload: memoryview) -> bytes:
+        """For every member of U2 exactly one share: of b_j if it survived, of m_j if it dropped."""
+        opening = self._opening
+        if opening is None:
+            raise OutOfOrder("this client has signed no opening")
+        self._check_agreement(opening, decode_bundle(payload))
+        shares = {peer: self._shares[peer].of(kind) for peer, kind in opening.kinds().items()}
         self._due = None
         self._shares = {}
-        return self._seal(Step.UNMASK, encode_unmask_answer(request, shares))
+        return self._seal(Step.UNMASK, encode_unmask_answer(opening, shares))
+
+    def _check_agreement(self, opening: Opening, signatures: dict[int, bytes]) -> None:
+        """Refuse unless threshold survivors signed what this client signed; see masking."""
+        for peer, message in signatures.items():
+            if peer not in opening.survivors:
+                raise Malformed("a signature of a client that is not among the survivors")
+            heading = Heading(Step.CONSISTENCY, peer, EVERYBODY, self._context)
+            with refusing(peer, Step.CONSISTENCY):
+                if unseal(message, heading, self._terms.roster) != opening.digest:
+                    raise Malformed("signs another U2, other survivors or another intent")
+        if len(signatures) < self._terms.threshold:
+            raise Malformed(
+                f"{len(signatures)} signatures; allowed: {self._terms.threshold} or more"
+            )
 
     def _check_quorum(self, what: str, count: int) -> None:
         if count < self._terms.quorum:

@@ -6,8 +6,10 @@ share         to clients: the adverts of U1 as signed
               back: one sealed and signed envelope per other member of U1
 masked input  to clients: U2, and the envelopes to this client
               back: digest of U2, packed masked vector
-unmask        to clients: intent, survivors, dropped
-              back: digest of the request, one share per member of U2
+consistency   to clients: Opening
+              back: digest of the Opening, signed to everybody
+unmask        to clients: such signatures by threshold members of the survivors
+              back: digest of the Opening, one share per member of U2
 """
 
 from __future__ import annotations
@@ -61,8 +63,14 @@ class DealtShares:
 
 
 @dataclass(frozen=True)
-class UnmaskRequest:
-    """What the aggregator wants opened: every member of U2 is in exactly one of the two lists."""
+class Opening:
+    """What the aggregator wants opened: every member of U2 is in exactly one of the two lists.
+
+    Attributes:
+        intent: digest of the intent that was logged, 32 bytes.
+        survivors: clients whose vectors are in the sum, increasing.
+        dropped: the other members of U2, increasing.
+    """
 
     intent: bytes
     survivors: tuple[int, ...]
@@ -76,17 +84,17 @@ class UnmaskRequest:
         return writer.done()
 
     @classmethod
-    def decode(cls, data: bytes | memoryview) -> UnmaskRequest:
+    def decode(cls, data: bytes | memoryview) -> Opening:
         """Inverse of encode."""
         reader = Reader(data)
-        request = cls(reader.fixed(KEY_BYTES), _get_indices(reader), _get_indices(reader))
+        opening = cls(reader.fixed(KEY_BYTES), _get_indices(reader), _get_indices(reader))
         reader.end()
-        return request
+        return opening
 
     @property
     def digest(self) -> bytes:
-        """What every answer repeats."""
-        return tagged_digest("fedmeta/masking/v1/unmask request", self.encode())
+        """What clients sign and every answer repeats: ties intent, U2 and survivors together."""
+        return tagged_digest("fedmeta/masking/v1/opening", self.encode())
 
     def kinds(self) -> dict[int, Kind]:
         """The kind of share that is asked for, for every client in the lists."""
@@ -170,21 +178,21 @@ def delivered_digest(delivered: tuple[int, ...]) -> bytes:
     return tagged_digest("fedmeta/masking/v1/delivered", writer.done())
 
 
-def encode_unmask_answer(request: UnmaskRequest, shares: Mapping[int, bytes]) -> bytes:
-    """Digest of the request, then index, kind and share of every client in it, increasing."""
-    writer = Writer().fixed(request.digest, KEY_BYTES)
-    for index, kind in sorted(request.kinds().items()):
+def encode_unmask_answer(opening: Opening, shares: Mapping[int, bytes]) -> bytes:
+    """Digest of the opening, then index, kind and share of every client in it, increasing."""
+    writer = Writer().fixed(opening.digest, KEY_BYTES)
+    for index, kind in sorted(opening.kinds().items()):
         writer.u32(index).u8(kind).fixed(shares[index], SHARE_BYTES)
     return writer.done()
 
 
-def decode_unmask_answer(data: bytes | memoryview, request: UnmaskRequest) -> dict[int, bytes]:
-    """Inverse of encode_unmask_answer; refuses an answer to any other request."""
+def decode_unmask_answer(data: bytes | memoryview, opening: Opening) -> dict[int, bytes]:
+    """Inverse of encode_unmask_answer; refuses an answer to any other opening."""
     reader = Reader(data)
-    if reader.fixed(KEY_BYTES) != request.digest:
+    if reader.fixed(KEY_BYTES) != opening.digest:
         raise Malformed("answers another request")
     shares: dict[int, bytes] = {}
-    for index, kind in sorted(request.kinds().items()):
+    for index, kind in sorted(opening.kinds().items()):
         if (reader.u32(), reader.u8()) != (index, kind):
             raise Malformed("gives other shares than those asked for")
         shares[index] = reader.fixed(SHARE_BYTES)

@@ -128,7 +128,7 @@ def test_what_is_not_defended_has_a_severity_and_an_advice() -> None:
 def test_the_limits_that_the_product_declares_are_told() -> None:
     section = " ".join(MODEL.split("\n## Not defended\n")[1].lower().split())
     for word in (
-        "no consistency round",
+        "whose vectors are in a sum",
         "sybil",
         "poisoning",
         "timing",

@@ -221,13 +221,18 @@ def payload_of(message: bytes) -> bytes:
 
 
 def resign(
-    message: bytes, payload: bytes, *, signer: int | None = None, context: bytes | None = None
+    message: bytes,
+    payload: bytes,
+    *,
+    signer: int | None = None,
+    recipient: int | None = None,
+    context: bytes | None = None,
 ) -> bytes:
     """A message like this one with another payload, validly signed: what an insider can send."""
     heading = Heading(
         Step(message[1]),
         int.from_bytes(message[2:6], "little"),
-        int.from_bytes(message[6:10], "little"),
+        int.from_bytes(message[6:10], "little") if recipient is None else recipient,
         context_of(message) if context is None else context,
     )
     return seal(identity(heading.sender if signer is None else signer), heading, payload)

@@ -14,7 +14,7 @@ from crypto.envelope import EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import KeyRefused, Malformed, MessageRefused, RingRefused, TermsRefused
 from crypto.keys import Member, Roster
 from crypto.masking_messages import (
-    UnmaskRequest,
+    Opening,
     decode_bundle,
     decode_delivery,
     encode_bundle,
@@ -136,7 +136,7 @@ def test_bundles_and_lists_have_one_order() -> None:
             decode_bundle(Writer().u32(2).done() + wrong)
     for wrong in ((2, 1), (1, 1)):
         with pytest.raises(Malformed, match="strictly increasing"):
-            UnmaskRequest.decode(UnmaskRequest(bytes(32), wrong, ()).encode())
+            Opening.decode(Opening(bytes(32), wrong, ()).encode())
 
 
 # --- terms and roster ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import Malformed, MessageRefused, SumAborted
 from crypto.masking_messages import (
-    UnmaskRequest,
+    Opening,
     decode_advert,
     decode_bundle,
     decode_delivery,
@@ -29,16 +29,16 @@ from tests.crypto.harness import (
     total,
 )
 
-MASKED, UNMASK = 2, 3
+MASKED, CONSISTENCY, UNMASK = 2, 3, 4
 
 
 @given(data=st.binary(max_size=200))
 def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
-    request = UnmaskRequest(bytes(32), (1,), ())
+    request = Opening(bytes(32), (1,), ())
     for decode, encode in (
         (decode_bundle, encode_bundle),
         (decode_delivery, lambda value: encode_delivery(*value)),
-        (UnmaskRequest.decode, UnmaskRequest.encode),
+        (Opening.decode, Opening.encode),
         (decode_advert, lambda value: value.mask + value.channel + value.commitment),
         (decode_masked_input, lambda value: value[0] + value[1]),
         (lambda value: decode_unmask_answer(value, request), lambda _: data),
@@ -100,8 +100,8 @@ def test_signed_nonsense_of_insiders(data: st.DataObject) -> None:
     terms = make_terms(4)
     vectors = make_vectors(terms)
     run = Run("masking", terms, vectors)
-    step = data.draw(st.sampled_from([0, 1, UNMASK]))
-    request_step = data.draw(st.integers(0, 3))
+    step = data.draw(st.sampled_from([0, 1, CONSISTENCY, UNMASK]))
+    request_step = data.draw(st.integers(0, UNMASK))
 
     def answer(at: int, client: int, message: bytes) -> bytes:
         if (at, client) != (step, 2):

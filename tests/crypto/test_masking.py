@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crypto.masking_client
+from crypto.envelope import EVERYBODY, Heading, Step, seal
 from crypto.errors import MessageRefused, OutOfOrder, SumAborted, TermsRefused
 from crypto.masking_keys import Advert, ClientSecrets
 from crypto.masking_messages import (
     Kind,
-    UnmaskRequest,
+    Opening,
     decode_bundle,
     decode_delivery,
     decode_unmask_answer,
@@ -28,6 +29,7 @@ from tests.crypto.harness import (
     Run,
     another,
     context_of,
+    identity,
     make_terms,
     make_vectors,
     payload_of,
@@ -35,7 +37,7 @@ from tests.crypto.harness import (
     total,
 )
 
-ADVERTISE, SHARE, MASKED, UNMASK = range(4)
+ADVERTISE, SHARE, MASKED, CONSISTENCY, UNMASK = range(5)
 
 
 def masking(clients: int = 5, **changes: object) -> Run:
@@ -261,33 +263,113 @@ def test_shares_under_another_view_of_the_adverts_are_refused() -> None:
         ((), (1, 2, 3, 4, 5), "not among the survivors"),
     ],
 )
-def test_unmask_requests_that_break_the_rules_are_refused(
+def test_openings_that_break_the_rules_are_refused(
     survivors: tuple[int, ...], dropped: tuple[int, ...], match: str
 ) -> None:
     run = masking(6, cohort=(1, 2, 3, 4, 5))
-    request = requests_of(run, UNMASK)[1]
-    wrong = UnmaskRequest(INTENT, survivors, dropped).encode()
+    request = requests_of(run, CONSISTENCY)[1]
+    wrong = Opening(INTENT, survivors, dropped).encode()
     refuses(run, 1, resign(request, wrong), match)
     answer = run.clients[1].step(request)
-    asked = UnmaskRequest.decode(payload_of(request))
-    assert decode_unmask_answer(payload_of(answer), asked).keys() == {1, 2, 3, 4, 5}
-    with pytest.raises(OutOfOrder):
-        run.clients[1].step(request)
+    assert bytes(payload_of(answer)) == Opening(INTENT, (1, 2, 3, 4, 5), ()).digest
 
 
 def test_min_survivors_above_the_threshold_is_what_a_client_asks_for() -> None:
     run = masking(5, min_survivors=5)
-    request = requests_of(run, UNMASK)[1]
-    wrong = UnmaskRequest(INTENT, (1, 2, 3, 4), (5,)).encode()
+    request = requests_of(run, CONSISTENCY)[1]
+    wrong = Opening(INTENT, (1, 2, 3, 4), (5,)).encode()
     refuses(run, 1, resign(request, wrong), "4 survivors; allowed: 5 or more")
 
 
-def test_every_request_to_unmask_is_bound_to_the_intent() -> None:
+def test_every_opening_is_bound_to_the_intent() -> None:
     run = masking()
-    request = UnmaskRequest.decode(payload_of(requests_of(run, UNMASK)[1]))
-    assert request.intent == INTENT
-    assert request == UnmaskRequest(INTENT, (1, 2, 3, 4, 5), ())
-    assert UnmaskRequest(bytes(32), (1, 2, 3, 4, 5), ()).digest != request.digest
+    opening = Opening.decode(payload_of(requests_of(run, CONSISTENCY)[1]))
+    assert opening == Opening(INTENT, (1, 2, 3, 4, 5), ())
+    digests = {
+        opening.digest,
+        Opening(bytes(32), (1, 2, 3, 4, 5), ()).digest,
+        Opening(INTENT, (1, 2, 3, 4), (5,)).digest,
+        Opening(INTENT, (1, 2, 3, 4), ()).digest,
+    }
+    assert len(digests) == 4
+
+
+def test_a_client_signs_one_opening_and_gives_its_shares_once() -> None:
+    run = masking()
+    first = requests_of(run, CONSISTENCY)[1]
+    signature = run.clients[1].step(first)
+    for again in (first, resign(first, Opening(INTENT, (1, 2, 3, 4), (5,)).encode())):
+        refuses(run, 1, again, "another step")
+    run.aggregator.receive(1, signature)
+    for k in (2, 3, 4, 5):
+        request = resign(first, payload_of(first), recipient=k)
+        run.aggregator.receive(k, run.clients[k].step(request))
+    request = run.aggregator.advance().messages[1]
+    answer = run.clients[1].step(request)
+    opening = Opening.decode(payload_of(first))
+    assert decode_unmask_answer(payload_of(answer), opening).keys() == {1, 2, 3, 4, 5}
+    with pytest.raises(OutOfOrder):
+        run.clients[1].step(request)
+
+
+def test_no_share_is_given_without_threshold_signatures_of_the_same_opening() -> None:
+    run = masking(6, cohort=(1, 2, 3, 4, 5))
+    request = requests_of(run, UNMASK)[1]
+    shown = decode_bundle(payload_of(request))
+    assert shown.keys() == {1, 2, 3}
+    refuses(run, 1, resign(request, encode_bundle({})), "0 signatures; allowed: 3 or more")
+    few = {k: shown[k] for k in (1, 2)}
+    refuses(run, 1, resign(request, encode_bundle(few)), "2 signatures; allowed: 3 or more")
+    digest = payload_of(shown[3])
+    for wrong in (
+        Opening(INTENT, (1, 2, 3, 4), (5,)).digest,
+        Opening(bytes(32), (1, 2, 3, 4, 5), ()).digest,
+        b"",
+        digest + b"\0",
+    ):
+        changed = {**shown, 3: resign(shown[3], wrong)}
+        refuses(run, 1, resign(request, encode_bundle(changed)), "signs another U2", sender=3)
+    for wrong, match in (
+        (resign(shown[3], digest, signer=2), "signature does not verify"),
+        (resign(shown[3], digest, context=run.terms.ctx1), "another round"),
+        (shown[2], "another sender"),
+    ):
+        changed = {**shown, 3: wrong}
+        refuses(run, 1, resign(request, encode_bundle(changed)), match, sender=3)
+    run.clients[1].step(request)
+
+
+def test_signatures_of_clients_that_are_no_survivors_do_not_count() -> None:
+    run = masking(6, max_colluders=0, cohort=(1, 2, 3, 4, 5))
+    out = run.aggregator.begin()
+    for _ in range(4):
+        for k, request in out.messages.items():
+            if not (k == 5 and request[1] == Step.MASKED_INPUT):
+                run.aggregator.receive(k, run.clients[k].step(request))
+        step = run.aggregator.advance()
+        out = step if isinstance(step, Outgoing) else run.aggregator.authorise(INTENT)
+    shown = decode_bundle(payload_of(out.messages[1]))
+    template = shown.pop(3)
+    heading = Heading(Step.CONSISTENCY, 5, EVERYBODY, context_of(template))
+    dropped = {**shown, 5: seal(identity(5), heading, payload_of(template))}
+    refuses(run, 1, resign(out.messages[1], encode_bundle(dropped)), "not among the survivors")
+
+
+@pytest.mark.parametrize("lost", [(), (4,), (1, 5)])
+@pytest.mark.parametrize("later", [(), (2,)])
+def test_drops_between_input_and_shares_leave_the_survivors_in_the_sum(
+    lost: tuple[int, ...], later: tuple[int, ...]
+) -> None:
+    run = masking(6, threshold=4)
+    gone = {**dict.fromkeys(lost, CONSISTENCY), **dict.fromkeys(later, UNMASK)}
+    if len(gone) > 2:
+        with pytest.raises(SumAborted, match="3 clients answered, 4 needed"):
+            run.drive(gone)
+        return
+    done = run.drive(gone)
+    assert done.contributors == run.terms.cohort
+    assert run.requests[UNMASK].keys() == set(run.terms.cohort) - set(lost)
+    np.testing.assert_array_equal(done.total, total(run.terms, run.vectors, run.terms.cohort))
 
 
 def test_a_vector_that_fails_ends_the_client() -> None:
@@ -402,15 +484,21 @@ def test_a_dealer_of_wrong_shares_is_named_when_its_mask_cannot_be_taken_off(
         run.drive({2: MASKED})
 
 
-def test_answers_to_another_request_are_refused() -> None:
+def test_signatures_and_answers_for_another_opening_are_refused() -> None:
     run = masking(5)
-    requests = requests_of(run, UNMASK)
-    other = UnmaskRequest(bytes(32), (1, 2, 3, 4, 5), ()).encode()
-    answer = run.clients[1].step(resign(requests[1], other))
-    with pytest.raises(MessageRefused, match="answers another request"):
-        run.aggregator.receive(1, answer)
+    first = requests_of(run, CONSISTENCY)
+    other = Opening(bytes(32), (1, 2, 3, 4, 5), ())
+    strayed = run.clients[1].step(resign(first[1], other.encode()))
+    with pytest.raises(MessageRefused, match="signs another U2"):
+        run.aggregator.receive(1, strayed)
+    for k in (2, 3, 4, 5):
+        run.aggregator.receive(k, run.clients[k].step(first[k]))
+    requests = run.aggregator.advance().messages
+    assert requests.keys() == {2, 3, 4, 5}
     answer = run.clients[2].step(requests[2])
     payload = bytearray(payload_of(answer))
+    with pytest.raises(MessageRefused, match="answers another request"):
+        run.aggregator.receive(2, resign(answer, other.digest + bytes(payload[32:])))
     payload[36] = Kind.MASK_SECRET
     with pytest.raises(MessageRefused, match="other shares than those asked for"):
         run.aggregator.receive(2, resign(answer, bytes(payload)))
@@ -425,9 +513,9 @@ def revealed(run: Run) -> Counter[tuple[int, Kind]]:
     if len(run.answers) <= UNMASK:
         return count
     for k, answer in run.answers[UNMASK].items():
-        request = UnmaskRequest.decode(payload_of(run.requests[UNMASK][k]))
-        shares = decode_unmask_answer(payload_of(answer), request)
-        count.update((j, request.kinds()[j]) for j in shares)
+        opening = Opening.decode(payload_of(run.requests[CONSISTENCY][k]))
+        shares = decode_unmask_answer(payload_of(answer), opening)
+        count.update((j, opening.kinds()[j]) for j in shares)
     return count
 
 

@@ -126,8 +126,8 @@ def test_a_client_holds_no_secret_longer_than_it_needs_it() -> None:
     assert (len(seeds), len(shares)) == (15, 10)
     assert sum(seed in after[1] for seed in seeds) == 2  # of the channel, only what is derived
     assert not any(seed in after[2] for seed in seeds)
-    assert all(share in after[2] for share in shares)
-    assert not any(secret in after[3] for secret in (*seeds, *shares))
+    assert all(share in after[3] for share in shares)
+    assert not any(secret in after[4] for secret in (*seeds, *shares))
 
 
 def test_secret_objects_redact_themselves() -> None:
@@ -166,7 +166,7 @@ def test_exceptions_do_not_show_secrets() -> None:
     """Every refusal and abort that a run of lies provokes, with its whole traceback text."""
     caught: list[CryptoError] = []
     secrets: list[bytes] = []
-    for step in range(4):
+    for step in range(5):
         for damage in (
             lambda payload: payload[:-1] + bytes([payload[-1] ^ 1]),
             lambda payload: payload[:-1],
@@ -213,11 +213,11 @@ def test_seeds_and_shares_do_not_travel_in_clear_before_unmasking() -> None:
             terms, index=k, identity=identity(k), vector=lambda k=k: run.vectors[k], rand=recorder
         )
     run.drive()
-    sent = b"".join(m for round_ in [*run.requests[:3], *run.answers[:3]] for m in round_.values())
+    sent = b"".join(m for round_ in [*run.requests[:4], *run.answers[:4]] for m in round_.values())
     for secret in recorder.given:
         for at in range(0, len(secret) - 7, 8):
             assert secret[at : at + 8] not in sent
-    opened = b"".join(run.answers[3].values())
+    opened = b"".join(run.answers[4].values())
     assert not any(secret in opened for secret in recorder.given)
 
 
