@@ -64,6 +64,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.meta_gradients --json
 	$(BIN)/python -m benchmarks.credit_folds --json
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
+	$(BIN)/python -m benchmarks.homomorphic --json
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

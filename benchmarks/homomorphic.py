@@ -42,9 +42,7 @@ class Ours:
     def encrypt(self) -> bytes:
         """From the vector to the packed upload."""
         rows = to_coefficients(self._values, self.parameters)
-        return encode_ciphertexts(
-            self.parameters, np.stack([self._encryptor.encrypt(row) for row in rows])
-        )
+        return encode_ciphertexts(self.parameters, self._encryptor.encrypt_all(rows))
 
     def parse(self, upload: bytes) -> NDArray[np.uint64]:
         """What the officer does with each upload before it adds."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import OutOfOrder, RingRefused
 from crypto.he_messages import context_under, decode_key, encode_ciphertexts
@@ -55,6 +53,6 @@ class HeClient:
         terms.ring.encode(vector)  # refuses what does not fit
         encryptor = Encryptor(scheme_for(parameters), key)
         coefficients = to_coefficients(vector, parameters)
-        encrypted = np.stack([encryptor.encrypt(row) for row in coefficients])
+        encrypted = encryptor.encrypt_all(coefficients)
         heading = Heading(Step.HE_INPUT, self._index, officer, context_under(terms, payload))
         return seal(self._identity, heading, encode_ciphertexts(parameters, encrypted))

@@ -1,6 +1,6 @@
 """Bytes of the homomorphic sum: our own packed formats, decoded strictly.
 
-Formats (little-endian; words of prime q take bit_length(q) bits each, see crypto.packing):
+Formats (little-endian; words of prime q take bit_length(q) bits each, see crypto.he_words):
     public key    parameters, then for each key prime in order 2 * N words (b and a, transformed)
     ciphertexts   for each data prime in order 2 * N words (c0, c1) of every ciphertext in order
     open request  intent 32 bytes | count u32 | count sealed uploads behind their lengths
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
 from crypto.he_parameters import DEGREE, Parameters
-from crypto.packing import pack_bits, packed_size, unpack_bits
+from crypto.he_words import pack_words, packed_size, unpack_words
 from crypto.ring import Ring
 from crypto.terms import Terms
 
@@ -142,9 +142,9 @@ class Opened:
 
 
 def _pack(polynomials: Words, primes: tuple[int, ...]) -> bytes:
-    """Pack [count, 2, primes, N] prime by prime; 2 * N words of any width fill whole bytes."""
+    """Pack [count, 2, primes, N] prime by prime."""
     return b"".join(
-        pack_bits(np.ascontiguousarray(polynomials[:, :, at]).reshape(-1), prime.bit_length())
+        pack_words(np.ascontiguousarray(polynomials[:, :, at]).reshape(-1), prime.bit_length())
         for at, prime in enumerate(primes)
     )
 
@@ -155,7 +155,7 @@ def _unpack(data: memoryview, count: int, primes: tuple[int, ...]) -> Words:
     found = np.empty((count, 2, len(primes), DEGREE), dtype=np.uint64)
     for at, prime in enumerate(primes):
         packed = reader.view(packed_size(size, prime.bit_length()))
-        words = unpack_bits(packed, prime.bit_length(), size)
+        words = unpack_words(packed, size, prime.bit_length())
         if int(words.max()) >= prime:
             raise Malformed("a coefficient is not below its prime")
         found[:, :, at] = words.reshape(count, 2, DEGREE)

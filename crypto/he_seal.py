@@ -43,6 +43,10 @@ class SealFailed(CryptoError):
 class Scheme:
     """One BFV instance with its objects' headers; not to be shared between threads.
 
+    Attributes:
+        context: SEAL's context.
+        data_shape: of a ciphertext's words, (2, data primes, N).
+
     Raises:
         SealFailed: SEAL does not take these parameters at 128-bit security.
     """
@@ -56,7 +60,7 @@ class Scheme:
         if not self.context.parameters_set():
             raise SealFailed(self.context.parameters_error_message())
         self._file: Final = _Scratch()
-        self._data: Final = (2, len(parameters.data_primes), DEGREE)
+        self.data_shape: Final = (2, len(parameters.data_primes), DEGREE)
         self._key: Final = (2, len(parameters.key_primes), DEGREE)
         public, zero = seal.PublicKey(), seal.Ciphertext()
         seal.KeyGenerator(self.context).create_public_key(public)
@@ -64,7 +68,7 @@ class Scheme:
         self._version, body = self._file.saved(public)
         self._key_header: Final = body[: len(body) - 8 * int(np.prod(self._key))]
         body = self._file.saved(zero)[1]
-        self._data_header: Final = body[: len(body) - 8 * int(np.prod(self._data))]
+        self._data_header: Final = body[: len(body) - 8 * int(np.prod(self.data_shape))]
         body = self._file.saved(seal.Plaintext(DEGREE))[1]
         self._plain_header: Final = body[:_PLAIN_WORDS_AT]
         if len(body) != _PLAIN_WORDS_AT + 8 * DEGREE:
@@ -76,7 +80,7 @@ class Scheme:
 
     def ciphertext(self, words: Words) -> Any:
         """A ciphertext from its two polynomials [2, data primes, N]."""
-        return self._loaded(seal.Ciphertext(), self._data_header, words, self._data)
+        return self._loaded(seal.Ciphertext(), self._data_header, words, self.data_shape)
 
     def plaintext(self, coefficients: Words) -> Any:
         """A plaintext from its coefficients [N], each below t."""
@@ -88,7 +92,7 @@ class Scheme:
 
     def ciphertext_words(self, ciphertext: Any) -> Words:
         """The two polynomials of a ciphertext, [2, data primes, N]."""
-        return _words(self._file.saved(ciphertext)[1], len(self._data_header), self._data)
+        return _words(self._file.saved(ciphertext)[1], len(self._data_header), self.data_shape)
 
     def coefficients(self, plaintext: Any) -> Words:
         """The coefficients of a plaintext, [N]; SEAL leaves out leading zeros."""
@@ -101,12 +105,11 @@ class Scheme:
     def _loaded(self, target: Any, header: bytes, words: Words, shape: tuple[int, ...]) -> Any:
         if words.shape != shape:
             raise SealFailed(f"words of shape {words.shape}; allowed: {shape}")
-        body = header + np.ascontiguousarray(words, dtype="<u8").tobytes()
-        size = _HEADER.size + len(body)
-        magic, header_size, major, minor, _, _, _ = _HEADER.unpack(self._version)
-        self._file.write(
-            _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size) + body
-        )
+        data = np.ascontiguousarray(words, dtype="<u8").data.cast("B")
+        size = _HEADER.size + len(header) + len(data)
+        magic, header_size, major, minor, *_ = _HEADER.unpack(self._version)
+        outer = _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size)
+        self._file.write(outer, header, data)
         target.load(self.context, self._file.path)
         return target
 
@@ -117,12 +120,19 @@ class Encryptor:
     def __init__(self, scheme: Scheme, key: Words) -> None:
         self._scheme = scheme
         self._encryptor = seal.Encryptor(scheme.context, scheme.public_key(key))
+        self._ciphertext = seal.Ciphertext()
 
     def encrypt(self, coefficients: Words) -> Words:
         """A fresh ciphertext [2, data primes, N] of coefficients [N], each below t."""
-        ciphertext = seal.Ciphertext()
-        self._encryptor.encrypt(self._scheme.plaintext(coefficients), ciphertext)
-        return self._scheme.ciphertext_words(ciphertext)
+        self._encryptor.encrypt(self._scheme.plaintext(coefficients), self._ciphertext)
+        return self._scheme.ciphertext_words(self._ciphertext)
+
+    def encrypt_all(self, coefficients: Words) -> Words:
+        """Fresh ciphertexts [rows, 2, data primes, N] of coefficients [rows, N]."""
+        found = np.empty((len(coefficients), *self._scheme.data_shape), dtype=np.uint64)
+        for ciphertext, row in zip(found, coefficients, strict=True):
+            ciphertext[:] = self.encrypt(row)
+        return found
 
 
 class KeyPair:
@@ -169,9 +179,9 @@ class _Scratch:
         self._zstandard = zstandard.ZstdDecompressor()
         weakref.finalize(self, os.close, self._fd)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes | memoryview) -> None:
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, data, 0)
+        os.pwritev(self._fd, parts, 0)
 
     def saved(self, thing: Any) -> tuple[bytes, bytes]:
         """What SEAL writes for an object of this process: its header, and the body in full."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from typing import Any
@@ -31,6 +32,7 @@ from crypto.he_messages import (
 )
 from crypto.he_parameters import choose, parameters_for
 from crypto.he_seal import KeyPair, SealFailed, scheme_for
+from crypto.he_words import pack_words, packed_size, unpack_words
 from crypto.secure_sum import SECURE_SUMS, Outgoing, Ready
 from tests.crypto.harness import (
     INTENT,
@@ -278,6 +280,40 @@ def test_a_transparent_ciphertext_is_refused() -> None:
         decode_ciphertexts(memoryview(encode_ciphertexts(several, words)), several)
     words[1, 1, 0, 3] = 1
     decode_ciphertexts(memoryview(encode_ciphertexts(several, words)), several)
+
+
+@given(bits=st.integers(2, 63), groups=st.integers(1, 5), seed=st.integers(0, 2**32))
+def test_packed_words_are_bit_strings_of_strided_groups(bits: int, groups: int, seed: int) -> None:
+    """Against the definition in whole integers; 64 groups of them cross no block border."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 1 << bits, 64 * groups, dtype=np.uint64)
+    packed = pack_words(words, bits)
+    rows = np.frombuffer(packed, dtype="<u8").reshape(bits, groups)
+    for j in range(groups):
+        joined = sum(int(word) << (k * bits) for k, word in enumerate(words[j::groups]))
+        assert joined.to_bytes(8 * bits, "little") == rows[:, j].tobytes()
+    np.testing.assert_array_equal(unpack_words(memoryview(packed), words.size, bits), words)
+
+
+def test_packed_words_cross_block_borders() -> None:
+    words = np.random.default_rng(2).integers(0, 1 << 59, 64 * 8200, dtype=np.uint64)
+    packed = pack_words(words, 59)
+    assert len(packed) == packed_size(words.size, 59) == 64 * 8200 * 59 // 8
+    np.testing.assert_array_equal(unpack_words(memoryview(packed), words.size, 59), words)
+    for other in (packed[:-1], packed + b"\0", b""):
+        with pytest.raises(Malformed, match="59 bits in"):
+            unpack_words(memoryview(other), words.size, 59)
+
+
+def test_the_bytes_of_an_upload_are_frozen() -> None:
+    """A change of format needs a new version of the envelope, not a new digest here."""
+    words = (np.arange(CIPHERTEXTS.size, dtype=np.uint64) * np.uint64(2**40 + 15)).reshape(
+        CIPHERTEXTS.shape
+    ) % LIMITS
+    assert (
+        hashlib.sha256(PARAMETERS.encode() + encode_ciphertexts(PARAMETERS, words)).hexdigest()
+        == ""
+    )
 
 
 @settings(max_examples=100)
