@@ -9,7 +9,7 @@ zero and 2^b - 1 included.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -21,7 +21,7 @@ from crypto.ring import Ring, Unsigned
 KEY_BYTES: Final = 32
 _COUNTER_ZERO: Final = bytes(16)
 _BLOCK: Final = 1 << 17  # bytes per call: the stream is added while it is still in the cache
-_ZEROS: Final = bytes(_BLOCK)
+_ZEROS: Final = memoryview(bytes(_BLOCK))
 
 
 def expand(key: bytes, ring: Ring, length: int) -> NDArray[np.uint64]:
@@ -56,12 +56,11 @@ def _blocks(accumulator: Unsigned, key: bytes) -> Iterator[tuple[Unsigned, Unsig
         raise KeyRefused(f"stream key of {len(key)} bytes; allowed: {KEY_BYTES}")
     encryptor = Cipher(algorithms.AES(key), modes.CTR(_COUNTER_ZERO)).encryptor()
     width = accumulator.dtype.itemsize
+    step = min(_BLOCK // width, accumulator.size)
     # update_into of older releases wants room for one block more than it writes.
-    buffer = bytearray(_BLOCK + 16)
-    lanes: NDArray[np.unsignedinteger[Any]] = np.frombuffer(
-        buffer, dtype=accumulator.dtype, count=_BLOCK // width
-    )
-    for low in range(0, accumulator.size, lanes.size):
-        part = accumulator[low : low + lanes.size]
-        encryptor.update_into(memoryview(_ZEROS)[: part.size * width], buffer)
+    buffer = np.empty(step * width + 16, dtype=np.uint8)
+    lanes: Unsigned = buffer[: step * width].view(accumulator.dtype)
+    for low in range(0, accumulator.size, _BLOCK // width):
+        part = accumulator[low : low + step]
+        encryptor.update_into(_ZEROS[: part.size * width], buffer.data)
         yield part, lanes[: part.size]

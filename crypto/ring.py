@@ -8,6 +8,7 @@ Ring.for_sum chooses b so that leaving this range has probability at most 2^fail
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from crypto.packing import lane, pack_bits, packed_size, unpack_bits
 
 MIN_BITS: Final = 2
 MAX_BITS: Final = 62
+
+_BLOCK: Final = 1 << 15  # values at a time: several passes over one block find it in the cache
 
 Unsigned = NDArray[np.unsignedinteger[Any]]
 
@@ -107,9 +110,13 @@ class Ring:
                 f"cannot encode {array.dtype} of shape {array.shape}; allowed: int64 of shape (d,)"
             )
         half = self.modulus >> 1
-        if array.size and not (-half <= int(array.min()) and int(array.max()) < half):
-            raise RingRefused(f"a value lies outside [{-half}, {half - 1}] ({self.bits} bits)")
-        return array.view(np.uint64) & np.uint64(self.modulus - 1)
+        residues = np.empty(array.size, dtype=np.uint64)
+        for block in _blocks(array.size):
+            part = array[block]
+            if not (-half <= int(part.min()) and int(part.max()) < half):
+                raise RingRefused(f"a value lies outside [{-half}, {half - 1}] ({self.bits} bits)")
+            np.bitwise_and(part.view(np.uint64), np.uint64(self.modulus - 1), out=residues[block])
+        return residues
 
     def decode(self, residues: Unsigned) -> NDArray[np.int64]:
         """Map residues [d] unsigned to centred integers [d] int64.
@@ -118,9 +125,14 @@ class Ring:
             RingRefused: not a one-dimensional unsigned array, or a residue >= 2^bits.
         """
         self._check(residues)
-        half = self.modulus >> 1
-        wide = residues.astype(np.uint64)
-        return (wide ^ np.uint64(half)).astype(np.int64) - np.int64(half)
+        half = np.int64(self.modulus >> 1)
+        values = np.empty(residues.size, dtype=np.int64)
+        for block in _blocks(residues.size):
+            part = values[block]
+            np.copyto(part, residues[block], casting="unsafe")
+            np.bitwise_xor(part, half, out=part)
+            np.subtract(part, half, out=part)
+        return values
 
     def pack(self, residues: Unsigned) -> bytes:
         """Pack residues [d] into packed_size(d) bytes (format: crypto.packing).
@@ -161,6 +173,11 @@ class Ring:
             )
         if residues.size and int(residues.max()) >= self.modulus:
             raise RingRefused(f"a residue is not below 2^{self.bits}")
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    for low in range(0, size, _BLOCK):
+        yield slice(low, low + _BLOCK)
 
 
 def noise_tail(noise_std: float, *, dimension: int, failure_log2: int) -> int:

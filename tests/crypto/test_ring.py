@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from crypto.errors import Malformed, RingRefused
-from crypto.packing import lane, packed_size
+from crypto.packing import _CHUNK, lane, packed_size
 from crypto.ring import MAX_BITS, MIN_BITS, Ring, noise_tail
 
 ALL_BITS = st.integers(MIN_BITS, MAX_BITS)
@@ -56,6 +56,20 @@ def test_packed_bytes_are_the_specified_integer(bits: int, length: int, seed: in
     expected = sum(int(v) << (k * bits) for k, v in enumerate(values))
     packed = Ring(bits).pack(values)
     assert packed == expected.to_bytes(packed_size(length, bits), "little")
+
+
+@pytest.mark.parametrize("bits", [3, 20, 32, 33, 62])
+def test_chunks_of_a_long_vector_join_seamlessly(bits: int) -> None:
+    ring, length, cut = Ring(bits), _CHUNK + 77, _CHUNK // 2
+    values = residues(bits, length)
+    packed = ring.pack(values)
+    assert packed == ring.pack(values[:cut]) + ring.pack(values[cut:])
+    np.testing.assert_array_equal(ring.unpack(packed, length), values)
+    signed = ring.decode(values)
+    np.testing.assert_array_equal(ring.encode(signed), values)
+    signed[-1] = ring.modulus >> 1
+    with pytest.raises(RingRefused, match="outside"):
+        ring.encode(signed)
 
 
 def test_packed_bytes_of_a_worked_example() -> None:
