@@ -61,8 +61,9 @@ class Heading:
 
 def seal(identity: Identity, heading: Heading, payload: bytes) -> bytes:
     """Encode and sign a message."""
-    body = heading.encode() + Writer().sized(payload).done()
-    return body + identity.sign(_digest(body))
+    front = heading.encode() + Writer().u32(len(payload)).done()
+    signature = identity.sign(_digest(front, payload))
+    return b"".join((front, payload, signature))  # a payload may be large: it is copied once
 
 
 def unseal(message: bytes | memoryview, heading: Heading, roster: Roster) -> memoryview:
@@ -101,7 +102,8 @@ def refusing(sender: int, step: Step) -> Iterator[None]:
         raise MessageRefused(sender, step.label, str(error)) from None
 
 
-def _digest(body: bytes | memoryview) -> bytes:
+def _digest(*body: bytes | memoryview) -> bytes:
     state = hashlib.sha256(_LABEL)
-    state.update(body)
+    for part in body:
+        state.update(part)
     return state.digest()
