@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import weakref
 from functools import lru_cache
 from typing import Any, Final
@@ -41,7 +42,7 @@ class SealFailed(CryptoError):
 
 
 class Scheme:
-    """One BFV instance with its objects' headers; not to be shared between threads.
+    """One BFV instance with its objects' headers; threads may share it.
 
     Attributes:
         context: SEAL's context.
@@ -109,13 +110,12 @@ class Scheme:
         size = _HEADER.size + len(header) + len(data)
         magic, header_size, major, minor, *_ = _HEADER.unpack(self._version)
         outer = _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size)
-        self._file.write(outer, header, data)
-        target.load(self.context, self._file.path)
+        self._file.load(target, self.context, outer, header, data)
         return target
 
 
 class Encryptor:
-    """Encrypts under somebody's public key, [2, key primes, N] words."""
+    """Encrypts under somebody's public key, [2, key primes, N] words; one thread at a time."""
 
     def __init__(self, scheme: Scheme, key: Words) -> None:
         self._scheme = scheme
@@ -171,29 +171,47 @@ def scheme_for(parameters: Parameters) -> Scheme:
 
 
 class _Scratch:
-    """An anonymous file in memory, since the binding reads and writes files alone."""
+    """An anonymous file in memory, since the binding reads and writes files alone.
+
+    One object at a time, and a file of its own in every process: what another thread or a forked
+    process wrote must never be read as this one's ciphertext.
+    """
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("fedmeta-seal", os.MFD_CLOEXEC)
-        self.path: Final = f"/proc/self/fd/{self._fd}"
-        self._zstandard = zstandard.ZstdDecompressor()
-        weakref.finalize(self, os.close, self._fd)
+        self._open()
 
-    def write(self, *parts: bytes | memoryview) -> None:
-        os.ftruncate(self._fd, 0)
-        os.pwritev(self._fd, parts, 0)
+    def load(self, target: Any, context: Any, *parts: bytes | memoryview) -> None:
+        """Let SEAL read an object from these bytes."""
+        with self._own():
+            os.ftruncate(self._fd, 0)
+            os.pwritev(self._fd, parts, 0)
+            target.load(context, self._path)
 
     def saved(self, thing: Any) -> tuple[bytes, bytes]:
         """What SEAL writes for an object of this process: its header, and the body in full."""
-        thing.save(self.path)
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        with self._own():
+            thing.save(self._path)
+            data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         header, body = data[: _HEADER.size], memoryview(data)[_HEADER.size :]
         *_, compression, _, size = _HEADER.unpack(header)
         if size != len(data) or compression not in (_UNCOMPRESSED, _ZSTANDARD):
             raise SealFailed(f"an object of {len(data)} bytes with compression {compression}")
         if compression == _UNCOMPRESSED:
             return header, bytes(body)
-        return header, self._zstandard.decompressobj().decompress(body)
+        return header, zstandard.ZstdDecompressor().decompressobj().decompress(body)
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._fd = os.memfd_create("fedmeta-seal", os.MFD_CLOEXEC)
+        self._path = f"/proc/self/fd/{self._fd}"
+        self._close = weakref.finalize(self, os.close, self._fd)
+
+    def _own(self) -> threading.Lock:
+        if self._process != os.getpid():
+            self._close()
+            self._open()
+        return self._lock
 
 
 def _words(body: bytes, start: int, shape: tuple[int, ...]) -> Words:

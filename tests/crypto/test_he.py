@@ -405,6 +405,41 @@ def test_arrays_of_another_shape_never_reach_seal() -> None:
     assert issubclass(SealFailed, CryptoError)
 
 
+def test_threads_and_forked_processes_never_read_each_others_ciphertexts() -> None:
+    code = """
+import os, sys, threading
+import numpy as np
+from crypto.he_parameters import parameters_for
+from crypto.he_seal import Encryptor, KeyPair, scheme_for
+sys.setswitchinterval(1e-6)
+scheme = scheme_for(parameters_for(20, 3, 4096))
+wrong = []
+def work(mark):
+    keys = KeyPair(scheme)
+    encryptor = Encryptor(scheme, keys.public)
+    for k in range(12):
+        sent = np.full(4096, 100 * mark + k, dtype=np.uint64)
+        found, budget = keys.decrypt(encryptor.encrypt(sent))
+        if budget < 1 or (found != sent).any():
+            wrong.append(mark)
+def content():
+    return os.pread(scheme._file._fd, 1 << 20, 0)
+before = content()
+child = os.fork()
+if child == 0:
+    work(9)
+    os._exit(len(wrong))
+failed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+if content() != before:
+    sys.exit("the child wrote into its parent's file")
+threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit(failed + len(wrong))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_steps_have_labels() -> None:
     assert Step.HE_OPEN.label == "he open"
     assert isinstance(Run("he", make_terms(3), {}).begin(), Outgoing)
