@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -403,6 +406,25 @@ def test_arrays_of_another_shape_never_reach_seal() -> None:
     with pytest.raises(SealFailed, match="allowed"):
         scheme.ciphertext(np.zeros((3, 2, 4096), dtype=np.uint64))
     assert issubclass(SealFailed, CryptoError)
+
+
+@dataclass
+class Saved:
+    """Something that saves given bytes."""
+
+    content: bytes
+
+    def save(self, path: str) -> None:
+        Path(path).write_bytes(self.content)
+
+
+def test_what_seal_writes_is_checked_too() -> None:
+    file = scheme_for(PARAMETERS)._file
+    header = struct.Struct("<HBBBBHQ")
+    assert file.saved(Saved(header.pack(0xA15E, 16, 4, 0, 0, 0, 20) + b"body"))[1] == b"body"
+    for compression, size in ((1, 20), (3, 20), (0, 19)):
+        with pytest.raises(SealFailed, match="20 bytes"):
+            file.saved(Saved(header.pack(0xA15E, 16, 4, 0, compression, 0, size) + b"body"))
 
 
 def test_threads_and_forked_processes_never_read_each_others_ciphertexts() -> None:
