@@ -1,9 +1,13 @@
 """Key streams: AES-256 in counter mode (SP 800-38A) as residues modulo 2^b.
 
-One stream per key: the counter block always starts at zero, so a key must come from a key
+One stream per key: the counter block always starts at 2, so a key must come from a key
 derivation that never yields it twice. Lane k of the stream (4 bytes little-endian up to 32 bits
 per value, else 8) is truncated to its low b bits, which keeps every residue equally likely,
 zero and 2^b - 1 included.
+
+Counter blocks from 2 are those of GCM under a zero nonce (SP 800-38D, section 7.1), and GCM is
+the mode that OpenSSL runs on wide vectors: taken from there, the same stream costs less than half
+as much. No tag is made or used. GCM's bound of 2^36 - 32 bytes per stream holds.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from crypto.errors import KeyRefused
 from crypto.ring import Ring, Unsigned
 
 KEY_BYTES: Final = 32
-_COUNTER_ZERO: Final = bytes(16)
-_BLOCK: Final = 1 << 17  # bytes per call: the stream is added while it is still in the cache
+_NONCE: Final = bytes(12)
+_BLOCK: Final = 1 << 18  # bytes per call: the stream is added while it is still in the cache
 _ZEROS: Final = memoryview(bytes(_BLOCK))
 
 
@@ -54,7 +58,7 @@ def subtract_stream(accumulator: Unsigned, key: bytes) -> None:
 def _blocks(accumulator: Unsigned, key: bytes) -> Iterator[tuple[Unsigned, Unsigned]]:
     if len(key) != KEY_BYTES:
         raise KeyRefused(f"stream key of {len(key)} bytes; allowed: {KEY_BYTES}")
-    encryptor = Cipher(algorithms.AES(key), modes.CTR(_COUNTER_ZERO)).encryptor()
+    encryptor = Cipher(algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
     width = accumulator.dtype.itemsize
     step = min(_BLOCK // width, accumulator.size)
     # update_into of older releases wants room for one block more than it writes.
