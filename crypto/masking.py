@@ -63,13 +63,14 @@ _NOTES: Final = (
         " the log."
     ),
     (
-        "A client can choose its own input, can make an attempt fail with wrong shares, and can"
-        " keep chosen others out of a sum with shares that do not open for them; it cannot make the"
-        " others' inputs count wrongly."
+        "A client can choose its own input, can make an attempt fail with wrong shares or offers,"
+        " and can keep chosen others out of a sum with shares that do not open for them; it cannot"
+        " make the others' inputs count wrongly."
     ),
     (
-        "Pair secrets rest on X25519 alone: recorded traffic is not safe against a later quantum"
-        " computer."
+        "Pair secrets and sealed shares rest on X25519 and ML-KEM-768 together: recorded traffic"
+        " stays closed to a later quantum computer. Signatures are Ed25519 alone: whoever forges"
+        " them while an attempt runs can take the places of others."
     ),
 )
 

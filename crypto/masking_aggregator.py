@@ -9,17 +9,18 @@ import numpy as np
 
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import KeyRefused, Malformed, OutOfOrder, SumAborted
+from crypto.hybrid import check_hybrid_key
 from crypto.inbox import Inbox
-from crypto.keys import KEY_BYTES, Identity, check_agreement_key
-from crypto.masking_keys import Advert, commitment, mask_key, pair_key, self_key
+from crypto.keys import KEY_BYTES, Identity
+from crypto.masking_keys import Advert, Pair, PairOffer, commitment, mask_key, self_key
 from crypto.masking_messages import (
     COMPLETE_GRAPH,
-    SEALED_BYTES,
+    Dealing,
     Kind,
     Opening,
     adverts_root,
     decode_advert,
-    decode_bundle,
+    decode_dealings,
     decode_masked_input,
     decode_unmask_answer,
     delivered_digest,
@@ -50,6 +51,7 @@ class MaskingAggregator:
         self._signed_adverts: dict[int, bytes] = {}
         self._context = terms.ctx1
         self._dealt: dict[int, dict[int, bytes]] = {}
+        self._offers: dict[tuple[int, int], tuple[PairOffer, bytes]] = {}
         self._delivered: tuple[int, ...] = ()
         self._total = np.zeros(terms.length, dtype=terms.ring.lane)
         self._survivors: tuple[int, ...] = ()
@@ -123,6 +125,9 @@ class MaskingAggregator:
         self._ready = False
         dropped = tuple(sorted(set(self._delivered) - set(self._survivors)))
         self._opening = Opening(intent, self._survivors, dropped)
+        self._offers = {
+            pair: kept for pair, kept in self._offers.items() if not set(dropped).isdisjoint(pair)
+        }
         inbox.open(Step.CONSISTENCY, self._survivors)
         payload = self._opening.encode()
         return self._outgoing(Step.CONSISTENCY, dict.fromkeys(self._survivors, payload))
@@ -130,9 +135,9 @@ class MaskingAggregator:
     def _read_advert(self, sender: int, message: bytes) -> None:
         payload = self._unseal(Step.ADVERTISE, sender, message, recipient=EVERYBODY)
         advert = decode_advert(payload)
-        # A key of small order would make every other client refuse the attempt.
-        check_agreement_key(advert.mask)
-        check_agreement_key(advert.channel)
+        # A key that cannot be used would make every other client refuse the attempt.
+        check_hybrid_key(advert.mask)
+        check_hybrid_key(advert.channel)
         self._adverts[sender] = advert
         self._signed_adverts[sender] = bytes(message)
 
@@ -145,18 +150,24 @@ class MaskingAggregator:
         return outgoing
 
     def _read_shares(self, sender: int, message: bytes) -> None:
-        """Check of every envelope what can be checked unopened: its signature and its size.
+        """Check of every envelope what can be checked unopened: its signature and its form.
 
-        What the recipient would refuse is refused here, at the cost of the dealer alone.
+        What the recipient would refuse is refused here, at the cost of the dealer alone. Offers and
+        escrows are kept: with a dropped client's mask secret they give back its streams.
         """
-        envelopes = decode_bundle(self._unseal(Step.SHARE, sender, message))
+        envelopes, escrows = decode_dealings(self._unseal(Step.SHARE, sender, message))
         if envelopes.keys() != self._adverts.keys() - {sender}:
             raise Malformed("shares for other clients than those that advertised")
+        if escrows.keys() != {peer for peer in envelopes if peer > sender}:
+            raise Malformed("escrows for other pairs than those with higher clients")
+        offers: dict[tuple[int, int], tuple[PairOffer, bytes]] = {}
         for peer, envelope in envelopes.items():
-            sealed = self._unseal(Step.SHARE, sender, envelope, recipient=peer)
-            if len(sealed) != SEALED_BYTES:
-                raise Malformed(f"sealed shares have {len(sealed)} bytes, must have {SEALED_BYTES}")
+            payload = self._unseal(Step.SHARE, sender, envelope, recipient=peer)
+            offer = Dealing.decode(payload, dealer=sender, recipient=peer).offer
+            if offer is not None:
+                offers[sender, peer] = (offer, escrows[peer])
         self._dealt[sender] = envelopes
+        self._offers.update(offers)
 
     def _deliver_shares(self, dealers: tuple[int, ...]) -> Outgoing:
         inbox = self._open_inbox()
@@ -236,11 +247,25 @@ class MaskingAggregator:
         return mask_key(secret).public == advert.mask
 
     def _cancel_pairs(self, gone: int, mask_secret: bytes) -> None:
-        """Undo what each survivor added or subtracted for a client that never sent its input."""
+        """Undo what each survivor added or subtracted for a client that never sent its input.
+
+        The recovered stream key must give the tag that the lower client published and the higher
+        one compared. Where it does not, no other share could help, and the attempt is over.
+        """
         mask = mask_key(mask_secret)
         for survivor in self._survivors:
-            peer = self._adverts[survivor].mask
-            stream_key = pair_key(self._context, mask, gone, peer, survivor)
+            lower, higher = sorted([gone, survivor])
+            offer, escrow = self._offers[lower, higher]
+            ends = ((lower, self._adverts[lower].mask), (higher, self._adverts[higher].mask))
+            pair = Pair(self._terms.ctx1, self._context, *ends)
+            try:
+                if gone == lower:
+                    stream_key = pair.as_lower(mask, offer, escrow)
+                else:
+                    stream_key = pair.as_higher(mask, offer)
+            except KeyRefused as error:
+                reason = f"{error}: offered by client {lower} to client {higher}"
+                raise self._abort(Step.UNMASK, reason) from None
             (subtract_stream if gone > survivor else add_stream)(self._total, stream_key)
 
     def _open_inbox(self) -> Inbox:

@@ -11,17 +11,17 @@ from collections.abc import Callable
 
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import Malformed, OutOfOrder, RingRefused
-from crypto.keys import AgreementKey, Identity, Rand
+from crypto.keys import Identity, Rand
 from crypto.masking_keys import (
     Advert,
     Channel,
     ClientSecrets,
-    mask_key,
-    pair_key,
+    Pair,
     self_key,
 )
 from crypto.masking_messages import (
     COMPLETE_GRAPH,
+    Dealing,
     DealtShares,
     Opening,
     adverts_root,
@@ -29,7 +29,7 @@ from crypto.masking_messages import (
     decode_bundle,
     decode_delivery,
     encode_advert,
-    encode_bundle,
+    encode_dealings,
     encode_masked_input,
     encode_unmask_answer,
 )
@@ -55,6 +55,7 @@ class MaskingClient:
         self._context = terms.ctx1
         self._delivered: tuple[int, ...] = ()
         self._shares: dict[int, DealtShares] = {}
+        self._streams: dict[int, bytes] = {}
         self._opening: Opening | None = None
         self._due: Step | None = Step.ADVERTISE
 
@@ -88,21 +89,30 @@ class MaskingClient:
         return self._seal(Step.ADVERTISE, advert, recipient=EVERYBODY)
 
     def _share(self, payload: memoryview) -> bytes:
-        """Deal t-of-n shares of m_i and b_i to every other member of U1, sealed and signed."""
+        """Deal t-of-n shares of m_i and b_i to every other member of U1, sealed and signed.
+
+        Pair secrets with higher clients are made here, offered to them and escrowed.
+        """
         adverts = self._read_adverts(payload)
         ctx2 = self._terms.ctx2(adverts_root(adverts), COMPLETE_GRAPH)
         channel = Channel(ctx2, self._secrets.channel, self._index)
         dealt = self._deal()
         envelopes: dict[int, bytes] = {}
+        escrows: dict[int, bytes] = {}
+        streams: dict[int, bytes] = {}
         for peer in sorted(adverts.keys() - {self._index}):
+            offer = None
             with refusing(peer, Step.ADVERTISE):
                 sealed = channel.seal(adverts[peer].channel, peer, dealt[peer].encode())
+                if peer > self._index:
+                    pair = self._pair(peer, adverts, ctx2)
+                    offer, escrows[peer], streams[peer] = pair.offer(self._secrets.mask)
             heading = Heading(Step.SHARE, self._index, peer, ctx2)
-            envelopes[peer] = seal(self._identity, heading, sealed)
-        self._adverts, self._context = adverts, ctx2
+            envelopes[peer] = seal(self._identity, heading, Dealing(sealed, offer).encode())
+        self._adverts, self._context, self._streams = adverts, ctx2, streams
         self._shares = {self._index: dealt[self._index]}
         self._due = Step.MASKED_INPUT
-        return self._seal(Step.SHARE, encode_bundle(envelopes))
+        return self._seal(Step.SHARE, encode_dealings(envelopes, escrows))
 
     def _read_adverts(self, payload: memoryview) -> dict[int, Advert]:
         adverts: dict[int, Advert] = {}
@@ -122,7 +132,7 @@ class MaskingClient:
         cohort, threshold = self._terms.cohort, self._terms.threshold
         mask_shares, seed_shares = (
             split(secret.reveal(), shares=len(cohort), threshold=threshold, rand=self._rand)
-            for secret in (self._secrets.mask_secret, self._secrets.self_seed)
+            for secret in (self._secrets.mask, self._secrets.self_seed)
         )
         return {
             peer: DealtShares(mask, seed)
@@ -135,20 +145,22 @@ class MaskingClient:
         self._check_delivery(delivered, envelopes)
         channel = Channel(self._context, self._secrets.channel, self._index)
         received: dict[int, DealtShares] = {}
+        stream_keys = {peer: self._streams[peer] for peer in delivered if peer > self._index}
         for peer, envelope in envelopes.items():
             heading = Heading(Step.SHARE, peer, self._index, self._context)
             with refusing(peer, Step.SHARE):
-                sealed = bytes(unseal(envelope, heading, self._terms.roster))
-                opened = channel.open(self._adverts[peer].channel, peer, sealed)
+                payload = unseal(envelope, heading, self._terms.roster)
+                dealing = Dealing.decode(payload, dealer=peer, recipient=self._index)
+                opened = channel.open(self._adverts[peer].channel, peer, dealing.sealed)
                 received[peer] = DealtShares.decode(opened)
-        mask = mask_key(self._secrets.mask_secret.reveal())
-        stream_keys = {
-            peer: self._pair_key(mask, peer) for peer in delivered if peer != self._index
-        }
+                if dealing.offer is not None:
+                    pair = self._pair(peer, self._adverts, self._context)
+                    stream_keys[peer] = pair.as_higher(self._secrets.mask, dealing.offer)
         own_key = self_key(self._context, self._index, self._secrets.self_seed.reveal())
         # From here on the vector exists; whatever happens to it, it is asked for only once.
         self._due = None
         del self._secrets
+        self._streams = {}
         packed = self._masked_vector(own_key, stream_keys)
         self._shares.update(received)
         self._delivered = delivered
@@ -165,9 +177,10 @@ class MaskingClient:
             raise Malformed("shares of some member of U2 are missing, or of others are there")
         self._check_quorum("members of U2", len(members))
 
-    def _pair_key(self, mask: AgreementKey, peer: int) -> bytes:
-        with refusing(peer, Step.ADVERTISE):
-            return pair_key(self._context, mask, self._index, self._adverts[peer].mask, peer)
+    def _pair(self, peer: int, adverts: dict[int, Advert], ctx2: bytes) -> Pair:
+        lower, higher = sorted([self._index, peer])
+        ends = ((lower, adverts[lower].mask), (higher, adverts[higher].mask))
+        return Pair(self._terms.ctx1, ctx2, *ends)
 
     def _masked_vector(self, own_key: bytes, stream_keys: dict[int, bytes]) -> bytes:
         ring = self._terms.ring

@@ -1,8 +1,14 @@
-"""Keys of double masking, each derived for one purpose, one pair, one direction and one attempt."""
+"""Keys of double masking, each derived for one purpose, one pair, one direction and one attempt.
+
+The secret of a pair rests on X25519 and on ML-KEM-768. The lower client encapsulates to the higher
+one's mask key, so the higher one's mask secret gives it back; so that the lower one's does too, the
+encapsulated secret is escrowed: sealed under a key that only the lower one's mask secret gives.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hmac import compare_digest
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -10,12 +16,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from crypto.codec import Writer, tagged_digest
 from crypto.errors import KeyRefused
-from crypto.keys import AgreementKey, Rand, Secret, derive, draw
+from crypto.hybrid import CIPHERTEXT_BYTES, HybridKey, encapsulate
+from crypto.keys import KEY_BYTES, Rand, Secret, derive, draw
 
 _LABEL: Final = "fedmeta/masking/v1/"
 # Every AEAD key seals exactly one message, so one nonce is enough.
 _NONCE: Final = bytes(12)
-SEAL_OVERHEAD: Final = 16
+_TAG_OF_AEAD: Final = 16
+SEAL_OVERHEAD: Final = CIPHERTEXT_BYTES + _TAG_OF_AEAD
+ESCROW_BYTES: Final = KEY_BYTES + _TAG_OF_AEAD
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,8 @@ class Advert:
     """What a client publishes for one attempt, signed under ctx1.
 
     Attributes:
-        mask: X25519 public key from the mask secret m_i, 32 bytes.
-        channel: X25519 public key that shares are sealed to, independent of m_i, 32 bytes.
+        mask: hybrid public key from the mask secret m_i, HYBRID_KEY_BYTES.
+        channel: hybrid public key that shares are sealed to, independent of m_i, as long.
         commitment: H(b_i) of the self-mask seed, 32 bytes.
     """
 
@@ -35,33 +44,33 @@ class Advert:
 
 @dataclass(frozen=True, repr=False)
 class ClientSecrets:
-    """A client's fresh secrets of one attempt: m_i, b_i and the channel key."""
+    """A client's fresh secrets of one attempt: m_i with its keys, b_i and the channel key."""
 
-    mask_secret: Secret
+    mask: HybridKey
     self_seed: Secret
-    channel: AgreementKey
+    channel: HybridKey
 
     @classmethod
     def generate(cls, rand: Rand) -> ClientSecrets:
         """Draw 3 * 32 bytes."""
         return cls(
-            mask_secret=Secret(draw(rand)),
+            mask=mask_key(draw(rand)),
             self_seed=Secret(draw(rand)),
-            channel=AgreementKey(draw(rand), _LABEL + "channel key"),
+            channel=HybridKey(draw(rand), _LABEL + "channel key"),
         )
 
     def advert(self, ctx1: bytes, index: int) -> Advert:
         """The public side."""
         return Advert(
-            mask=mask_key(self.mask_secret.reveal()).public,
+            mask=self.mask.public,
             channel=self.channel.public,
             commitment=commitment(ctx1, index, self.self_seed.reveal()),
         )
 
 
-def mask_key(mask_secret: bytes) -> AgreementKey:
+def mask_key(mask_secret: bytes) -> HybridKey:
     """The key pair of a mask secret m_i: whoever recovers m_i gets the same pair."""
-    return AgreementKey(mask_secret, _LABEL + "mask key")
+    return HybridKey(mask_secret, _LABEL + "mask key")
 
 
 def commitment(ctx1: bytes, index: int, self_seed: bytes) -> bytes:
@@ -69,38 +78,112 @@ def commitment(ctx1: bytes, index: int, self_seed: bytes) -> bytes:
     return tagged_digest(_LABEL + "self seed", ctx1, _party(index), self_seed)
 
 
-def pair_key(ctx2: bytes, own: AgreementKey, own_index: int, peer: bytes, peer_index: int) -> bytes:
-    """Stream key s_ij of a pair: the same from both ends.
-
-    Raises:
-        KeyRefused: the peer's public key gives no shared secret.
-    """
-    ends = sorted([(own_index, own.public), (peer_index, peer)])
-    context = [part for index, public in ends for part in (_party(index), public)]
-    return derive(own.agree(peer), _LABEL + "pair", ctx2, *context)
-
-
 def self_key(ctx2: bytes, index: int, self_seed: bytes) -> bytes:
     """Stream key of a client's self mask."""
     return derive(self_seed, _LABEL + "self", ctx2, _party(index))
 
 
+@dataclass(frozen=True)
+class PairOffer:
+    """What the lower client of a pair publishes; reveals nothing without a secret of the two.
+
+    Attributes:
+        ciphertext: of the secret encapsulated to the higher one's mask key, CIPHERTEXT_BYTES.
+        tag: MAC of the pair secret, 32 bytes: both ends, and whoever recovers it, compare.
+    """
+
+    ciphertext: bytes
+    tag: bytes
+
+
+class Pair:
+    """A pair of clients in one attempt: the way from either one's mask secret to its streams.
+
+    Args:
+        ctx1: context that the escrow is bound to.
+        ctx2: context that the pair secret is bound to.
+        lower: index and hybrid public mask key of the lower client.
+        higher: those of the higher one.
+    """
+
+    def __init__(
+        self, ctx1: bytes, ctx2: bytes, lower: tuple[int, bytes], higher: tuple[int, bytes]
+    ) -> None:
+        self._ctx1, self._ctx2 = ctx1, ctx2
+        self._ends = (_party(lower[0]), _party(higher[0]))
+        self._lower, self._higher = lower[1], higher[1]
+
+    def offer(self, lower: HybridKey) -> tuple[PairOffer, bytes, bytes]:
+        """Encapsulate as the lower client: the offer, the escrow and the stream key.
+
+        Raises:
+            KeyRefused: the higher client's key is unusable.
+        """
+        encapsulated, ciphertext = encapsulate(self._higher)
+        stream, tag = self._derive(lower.agree(self._higher), encapsulated, ciphertext)
+        cipher, context = self._escrow(lower, ciphertext)
+        escrow = cipher.encrypt(_NONCE, encapsulated, context)
+        return PairOffer(ciphertext, tag), escrow, stream
+
+    def as_higher(self, higher: HybridKey, offer: PairOffer) -> bytes:
+        """Stream key from the higher client's mask secret.
+
+        Raises:
+            KeyRefused: the lower client's key gives no shared secret, or the tag is another one.
+        """
+        encapsulated = higher.decapsulate(offer.ciphertext)
+        return self._checked(higher.agree(self._lower), encapsulated, offer)
+
+    def as_lower(self, lower: HybridKey, offer: PairOffer, escrow: bytes) -> bytes:
+        """Stream key from the lower client's mask secret and its escrow.
+
+        Raises:
+            KeyRefused: the higher client's key gives no shared secret, the escrow does not open,
+                or what is in it does not give the tag.
+        """
+        cipher, context = self._escrow(lower, offer.ciphertext)
+        try:
+            encapsulated = cipher.decrypt(_NONCE, escrow, context)
+        except InvalidTag:
+            raise KeyRefused("the escrow of a pair secret does not open") from None
+        return self._checked(lower.agree(self._higher), encapsulated, offer)
+
+    def _checked(self, agreed: bytes, encapsulated: bytes, offer: PairOffer) -> bytes:
+        stream, tag = self._derive(agreed, encapsulated, offer.ciphertext)
+        if not compare_digest(tag, offer.tag):
+            raise KeyRefused("the tag of a pair secret is not that of the secret")
+        return stream
+
+    def _derive(self, agreed: bytes, encapsulated: bytes, ciphertext: bytes) -> tuple[bytes, bytes]:
+        """Stream key and tag of s_ij; X25519's 32 bytes first, so the join is unambiguous."""
+        bound = tagged_digest(_LABEL + "pair ends", self._lower, self._higher, ciphertext)
+        secret = derive(agreed + encapsulated, _LABEL + "pair", self._ctx2, *self._ends, bound)
+        return derive(secret, _LABEL + "pair stream"), derive(secret, _LABEL + "pair tag")
+
+    def _escrow(self, lower: HybridKey, ciphertext: bytes) -> tuple[AESGCM, bytes]:
+        bound = tagged_digest(_LABEL + "escrow", self._ctx1, *self._ends, ciphertext)
+        return AESGCM(derive(lower.reveal(), _LABEL + "escrow key", bound)), bound
+
+
 class Channel:
     """Sealed bytes from client i to client j, one message per direction and attempt."""
 
-    def __init__(self, ctx2: bytes, own: AgreementKey, own_index: int) -> None:
+    def __init__(self, ctx2: bytes, own: HybridKey, own_index: int) -> None:
         self._ctx2 = ctx2
         self._own = own
         self._index = own_index
 
     def seal(self, peer: bytes, peer_index: int, plaintext: bytes) -> bytes:
-        """Encrypt to a peer: AES-256-GCM, SEAL_OVERHEAD bytes longer than the plaintext.
+        """Encrypt to a peer: KEM ciphertext, then AES-256-GCM; SEAL_OVERHEAD longer.
 
         Raises:
-            KeyRefused: the peer's public key gives no shared secret.
+            KeyRefused: the peer's public key is unusable.
         """
-        cipher, context = self._cipher(peer, self._index, self._own.public, peer_index, peer)
-        return cipher.encrypt(_NONCE, plaintext, context)
+        encapsulated, ciphertext = encapsulate(peer)
+        shared = self._own.agree(peer) + encapsulated
+        ends = (_party(self._index), self._own.public, _party(peer_index), peer)
+        cipher, context = self._cipher(shared, ciphertext, ends)
+        return ciphertext + cipher.encrypt(_NONCE, plaintext, context)
 
     def open(self, peer: bytes, peer_index: int, sealed: bytes) -> bytes:
         """Decrypt what a peer sealed to this client.
@@ -108,18 +191,22 @@ class Channel:
         Raises:
             KeyRefused: the key gives no shared secret, or the seal does not open.
         """
-        cipher, context = self._cipher(peer, peer_index, peer, self._index, self._own.public)
+        if len(sealed) < SEAL_OVERHEAD:
+            raise KeyRefused("sealed shares do not open")
+        ciphertext, body = sealed[:CIPHERTEXT_BYTES], sealed[CIPHERTEXT_BYTES:]
+        shared = self._own.agree(peer) + self._own.decapsulate(ciphertext)
+        ends = (_party(peer_index), peer, _party(self._index), self._own.public)
+        cipher, context = self._cipher(shared, ciphertext, ends)
         try:
-            return cipher.decrypt(_NONCE, sealed, context)
+            return cipher.decrypt(_NONCE, body, context)
         except InvalidTag:
             raise KeyRefused("sealed shares do not open") from None
 
     def _cipher(
-        self, peer: bytes, sender: int, sender_key: bytes, recipient: int, recipient_key: bytes
+        self, shared: bytes, ciphertext: bytes, ends: tuple[bytes, ...]
     ) -> tuple[AESGCM, bytes]:
-        ends = (_party(sender), sender_key, _party(recipient), recipient_key)
-        key = derive(self._own.agree(peer), _LABEL + "channel", self._ctx2, *ends)
-        return AESGCM(key), tagged_digest(_LABEL + "sealed shares", self._ctx2, *ends)
+        bound = tagged_digest(_LABEL + "sealed shares", self._ctx2, *ends, ciphertext)
+        return AESGCM(derive(shared, _LABEL + "channel", bound)), bound
 
 
 def _party(index: int) -> bytes:

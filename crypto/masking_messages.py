@@ -3,7 +3,7 @@
 advertise     to clients: nothing
               back: Advert, signed to everybody
 share         to clients: the adverts of U1 as signed
-              back: one sealed and signed envelope per other member of U1
+              back: one signed envelope per other member of U1 with a Dealing, and escrows
 masked input  to clients: U2, and the envelopes to this client
               back: digest of U2, packed masked vector
 consistency   to clients: Opening
@@ -22,8 +22,9 @@ from typing import Final
 
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
+from crypto.hybrid import CIPHERTEXT_BYTES, HYBRID_KEY_BYTES
 from crypto.keys import KEY_BYTES
-from crypto.masking_keys import SEAL_OVERHEAD, Advert
+from crypto.masking_keys import ESCROW_BYTES, SEAL_OVERHEAD, Advert, PairOffer
 
 SHARE_BYTES: Final = KEY_BYTES
 SEALED_BYTES: Final = 2 * SHARE_BYTES + SEAL_OVERHEAD
@@ -60,6 +61,37 @@ class DealtShares:
     def of(self, kind: Kind) -> bytes:
         """The share of one of the two secrets."""
         return self.self_seed if kind is Kind.SELF_SEED else self.mask_secret
+
+
+@dataclass(frozen=True)
+class Dealing:
+    """What one client sends another: the sealed shares and, from the lower to the higher, an offer.
+
+    Attributes:
+        sealed: DealtShares for the recipient alone, SEALED_BYTES.
+        offer: of the pair secret; None from the higher to the lower client.
+    """
+
+    sealed: bytes
+    offer: PairOffer | None
+
+    def encode(self) -> bytes:
+        """Sealed shares, then ciphertext and tag of the offer."""
+        writer = Writer().fixed(self.sealed, SEALED_BYTES)
+        if self.offer is not None:
+            writer.fixed(self.offer.ciphertext, CIPHERTEXT_BYTES).fixed(self.offer.tag, KEY_BYTES)
+        return writer.done()
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview, *, dealer: int, recipient: int) -> Dealing:
+        """Inverse of encode; whether there is an offer follows from who deals to whom."""
+        reader = Reader(data)
+        sealed = reader.fixed(SEALED_BYTES)
+        offer = None
+        if dealer < recipient:
+            offer = PairOffer(reader.fixed(CIPHERTEXT_BYTES), reader.fixed(KEY_BYTES))
+        reader.end()
+        return cls(sealed, offer)
 
 
 @dataclass(frozen=True)
@@ -105,15 +137,16 @@ class Opening:
 
 
 def encode_advert(advert: Advert) -> bytes:
-    """Three fields of 32 bytes."""
-    writer = Writer().fixed(advert.mask, KEY_BYTES).fixed(advert.channel, KEY_BYTES)
+    """Two hybrid keys and 32 bytes."""
+    writer = Writer().fixed(advert.mask, HYBRID_KEY_BYTES).fixed(advert.channel, HYBRID_KEY_BYTES)
     return writer.fixed(advert.commitment, KEY_BYTES).done()
 
 
 def decode_advert(data: bytes | memoryview) -> Advert:
     """Inverse of encode_advert."""
     reader = Reader(data)
-    advert = Advert(reader.fixed(KEY_BYTES), reader.fixed(KEY_BYTES), reader.fixed(KEY_BYTES))
+    mask, channel = reader.fixed(HYBRID_KEY_BYTES), reader.fixed(HYBRID_KEY_BYTES)
+    advert = Advert(mask, channel, reader.fixed(KEY_BYTES))
     reader.end()
     return advert
 
@@ -142,6 +175,21 @@ def decode_bundle(data: bytes | memoryview) -> dict[int, bytes]:
     bundle = _get_bundle(reader)
     reader.end()
     return bundle
+
+
+def encode_dealings(envelopes: Mapping[int, bytes], escrows: Mapping[int, bytes]) -> bytes:
+    """One envelope per other member of U1, and one escrow per higher one, for the aggregator."""
+    return encode_bundle(envelopes) + encode_bundle(escrows)
+
+
+def decode_dealings(data: bytes | memoryview) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """Inverse of encode_dealings."""
+    reader = Reader(data)
+    envelopes, escrows = _get_bundle(reader), _get_bundle(reader)
+    reader.end()
+    if any(len(escrow) != ESCROW_BYTES for escrow in escrows.values()):
+        raise Malformed(f"an escrow does not have {ESCROW_BYTES} bytes")
+    return envelopes, escrows
 
 
 def encode_delivery(recipients: tuple[int, ...], envelopes: Mapping[int, bytes]) -> bytes:

@@ -12,10 +12,13 @@ from crypto.masking_messages import (
     Opening,
     decode_advert,
     decode_bundle,
+    decode_dealings,
     decode_delivery,
     decode_masked_input,
     decode_unmask_answer,
+    encode_advert,
     encode_bundle,
+    encode_dealings,
     encode_delivery,
 )
 from crypto.secure_sum import SECURE_SUMS
@@ -37,9 +40,10 @@ def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
     request = Opening(bytes(32), (1,), ())
     for decode, encode in (
         (decode_bundle, encode_bundle),
+        (decode_dealings, lambda value: encode_dealings(*value)),
         (decode_delivery, lambda value: encode_delivery(*value)),
         (Opening.decode, Opening.encode),
-        (decode_advert, lambda value: value.mask + value.channel + value.commitment),
+        (decode_advert, encode_advert),
         (decode_masked_input, lambda value: value[0] + value[1]),
         (lambda value: decode_unmask_answer(value, request), lambda _: data),
     ):

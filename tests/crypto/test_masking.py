@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 import crypto.masking_client
 from crypto.envelope import EVERYBODY, Heading, Step, seal
 from crypto.errors import MessageRefused, OutOfOrder, SumAborted, TermsRefused
+from crypto.hybrid import HYBRID_KEY_BYTES
 from crypto.masking_keys import Advert, ClientSecrets
 from crypto.masking_messages import (
+    Dealing,
     Kind,
     Opening,
     decode_bundle,
+    decode_dealings,
     decode_delivery,
     decode_unmask_answer,
     encode_bundle,
+    encode_dealings,
     encode_delivery,
 )
 from crypto.secure_sum import SECURE_SUMS, Outgoing
@@ -110,7 +114,7 @@ def test_adverts_are_checked_against_the_roster() -> None:
     request = requests_of(run, SHARE)[1]
     adverts = decode_bundle(payload_of(request))
     swapped = bytearray(adverts[2])
-    swapped[46:78] = payload_of(adverts[3])[:32]
+    swapped[46 : 46 + HYBRID_KEY_BYTES] = payload_of(adverts[3])[:HYBRID_KEY_BYTES]
     for forged in (
         bytes(swapped),
         resign(adverts[2], bytes(swapped[46:-64]), signer=0),
@@ -158,7 +162,7 @@ def test_min_survivors_counts_from_the_first_step() -> None:
 
 def test_keys_of_small_order_are_refused_by_name() -> None:
     """By the aggregator, so that the others go on; and by a client if it lets them through."""
-    for field in (0, 32):
+    for field in (0, HYBRID_KEY_BYTES):
         run = masking()
         out = run.aggregator.begin()
         answers = {k: run.clients[k].step(request) for k, request in out.messages.items()}
@@ -172,30 +176,30 @@ def test_keys_of_small_order_are_refused_by_name() -> None:
         request = run.aggregator.advance().messages[1]
         adverts = decode_bundle(payload_of(request))
         let_through = encode_bundle({**adverts, 2: resign(answers[2], bytes(weak))})
-        if field == 32:
-            refuses(run, 1, resign(request, let_through), "no shared secret", sender=2)
+        refuses(run, 1, resign(request, let_through), "no shared secret", sender=2)
 
 
 def test_mask_key_of_small_order_is_refused_before_the_vector_is_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("crypto.masking_aggregator.check_agreement_key", lambda _: None)
+    monkeypatch.setattr("crypto.masking_aggregator.check_hybrid_key", lambda _: None)
 
     class WeakSecrets(ClientSecrets):
         def advert(self, ctx1: bytes, index: int) -> Advert:
-            return replace(super().advert(ctx1, index), mask=bytes(32))
+            advert = super().advert(ctx1, index)
+            return replace(advert, mask=bytes(32) + advert.mask[32:])
 
     asked: list[int] = []
     run = masking()
     insider = run.clients[2]._secrets
-    run.clients[2]._secrets = WeakSecrets(insider.mask_secret, insider.self_seed, insider.channel)
+    run.clients[2]._secrets = WeakSecrets(insider.mask, insider.self_seed, insider.channel)
     for k in (1, 3, 4, 5):
         run.clients[k]._vector = lambda k=k: asked.append(k)
     with pytest.raises(SumAborted):
         run.drive()
     assert len(run.refused) == 4
-    assert {(r.sender, r.step, r.reason) for r in run.refused} == {
-        (2, "advertise", "X25519 public key gives no shared secret")
+    assert {(r.sender, r.reason) for r in run.refused} == {
+        (2, "X25519 public key gives no shared secret")
     }
     assert not asked
 
@@ -227,10 +231,16 @@ def test_shares_that_do_not_open_are_refused_by_the_name_of_the_dealer() -> None
     request = requests_of(run, MASKED)[1]
     members, envelopes = decode_delivery(payload_of(request))
     sealed = payload_of(envelopes[2])
-    for wrong in (sealed[:-1] + bytes([sealed[-1] ^ 1]), sealed[:-1], sealed + b"\0", b""):
+    for wrong, match in (
+        (sealed[:-1] + bytes([sealed[-1] ^ 1]), "sealed shares do not open"),
+        (bytes([sealed[0] ^ 1]) + sealed[1:], "sealed shares do not open"),
+        (sealed[:-1], "wanted"),
+        (sealed + b"\0", "left over"),
+        (b"", "wanted"),
+    ):
         forged = {**envelopes, 2: resign(envelopes[2], wrong)}
         message = resign(request, encode_delivery(members, forged))
-        refuses(run, 1, message, "sealed shares do not open", sender=2)
+        refuses(run, 1, message, match, sender=2)
     run.clients[1].step(request)
 
 
@@ -397,18 +407,25 @@ def test_envelopes_of_an_insider_must_be_for_all_that_advertised_and_signed() ->
     run = masking()
     out = requests_of(run, SHARE)
     answer = run.clients[1].step(out[1])
-    envelopes = decode_bundle(payload_of(answer))
+    envelopes, escrows = decode_dealings(payload_of(answer))
     for wrong, match in (
         ({k: v for k, v in envelopes.items() if k != 2}, "other clients"),
         ({**envelopes, 1: envelopes[2]}, "other clients"),
         ({**envelopes, 2: envelopes[3]}, "another recipient"),
         ({**envelopes, 2: envelopes[2][:-64] + bytes(64)}, "signature"),
-        ({**envelopes, 2: resign(envelopes[2], bytes(79))}, "79 bytes, must have 80"),
-        ({**envelopes, 2: resign(envelopes[2], bytes(1 << 20))}, "1048576 bytes, must have 80"),
+        ({**envelopes, 2: resign(envelopes[2], bytes(79))}, "1168 bytes wanted, 79 left"),
+        ({**envelopes, 2: resign(envelopes[2], bytes(1 << 20))}, "bytes left over"),
     ):
         with pytest.raises(MessageRefused, match=match) as caught:
-            run.aggregator.receive(1, resign(answer, encode_bundle(wrong)))
+            run.aggregator.receive(1, resign(answer, encode_dealings(wrong, escrows)))
         assert (caught.value.sender, caught.value.step) == (1, "share")
+    for kept, match in (
+        ({}, "escrows for other pairs"),
+        ({**escrows, 1: escrows[2]}, "escrows for other pairs"),
+        ({**escrows, 2: bytes(47)}, "does not have 48 bytes"),
+    ):
+        with pytest.raises(MessageRefused, match=match):
+            run.aggregator.receive(1, resign(answer, encode_dealings(envelopes, kept)))
     run.aggregator.receive(1, answer)
 
 
@@ -482,6 +499,57 @@ def test_a_dealer_of_wrong_shares_is_named_when_its_mask_cannot_be_taken_off(
     monkeypatch.setattr(crypto.masking_client, "split", crooked)
     with pytest.raises(SumAborted, match="pair masks of client 2"):
         run.drive({2: MASKED})
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+@pytest.mark.parametrize("forged", ["escrow", "ciphertext", "tag"])
+def test_a_forged_offer_or_escrow_never_gives_a_wrong_sum(gone: int, forged: str) -> None:
+    """The insider is client 1, its pair is with client 2; one of the two sends no input.
+
+    Where the pair's stream is needed the attempt is over and says whose offer it was. Where client
+    2 refuses the offer and client 1 is gone, neither is in the sum; nor is an escrow needed for 2.
+    """
+    run = masking(5)
+
+    def forge(step: int, client: int, answer: bytes) -> bytes:
+        if (step, client) != (SHARE, 1):
+            return answer
+        envelopes, escrows = decode_dealings(payload_of(answer))
+        dealing = Dealing.decode(payload_of(envelopes[2]), dealer=1, recipient=2)
+        other = Dealing.decode(payload_of(envelopes[3]), dealer=1, recipient=3)
+        offer, foreign = dealing.offer, other.offer
+        assert offer is not None
+        assert foreign is not None
+        if forged == "escrow":
+            escrows[2] = escrows[3]
+        elif forged == "ciphertext":
+            offer = replace(offer, ciphertext=foreign.ciphertext)
+        else:
+            offer = replace(offer, tag=foreign.tag)
+        envelopes[2] = resign(envelopes[2], replace(dealing, offer=offer).encode())
+        return resign(answer, encode_dealings(envelopes, escrows))
+
+    if (forged == "escrow") == (gone == 1):
+        with pytest.raises(SumAborted, match="offered by client 1 to client 2"):
+            run.drive({gone: MASKED}, forge=forge)
+        return
+    done = run.drive({gone: MASKED}, forge=forge)
+    assert done.contributors == ((3, 4, 5) if gone == 1 else (1, 3, 4, 5))
+    np.testing.assert_array_equal(done.total, total(run.terms, run.vectors, done.contributors))
+
+
+def test_a_client_refuses_an_offer_whose_tag_it_cannot_confirm() -> None:
+    """Both ends of a pair compare the tag before a vector is masked with its stream."""
+    run = masking()
+    request = requests_of(run, MASKED)[2]
+    members, envelopes = decode_delivery(payload_of(request))
+    payload = payload_of(envelopes[1])
+    for at in (len(payload) - 1, len(payload) - 33):
+        wrong = payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :]
+        forged = {**envelopes, 1: resign(envelopes[1], wrong)}
+        message = resign(request, encode_delivery(members, forged))
+        refuses(run, 2, message, "tag of a pair secret", sender=1)
+    run.clients[2].step(request)
 
 
 def test_signatures_and_answers_for_another_opening_are_refused() -> None:

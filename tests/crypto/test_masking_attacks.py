@@ -19,20 +19,24 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import crypto.masking_client
+import crypto.masking_keys
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal
-from crypto.errors import MessageRefused, OutOfOrder, RingRefused, TermsRefused
-from crypto.keys import AgreementKey, Rand
+from crypto.errors import MessageRefused, OutOfOrder, RingRefused, SumAborted, TermsRefused
+from crypto.keys import Rand
 from crypto.masking_client import MaskingClient
-from crypto.masking_keys import ClientSecrets, mask_key, pair_key, self_key
+from crypto.masking_keys import Channel, ClientSecrets, Pair, mask_key, self_key
 from crypto.masking_messages import (
+    SEALED_BYTES,
+    Dealing,
     Kind,
     Opening,
     decode_advert,
-    decode_bundle,
+    decode_dealings,
     decode_delivery,
     decode_masked_input,
     decode_unmask_answer,
     encode_bundle,
+    encode_dealings,
     encode_delivery,
 )
 from crypto.prg import expand
@@ -74,13 +78,24 @@ def unmasked(run: Run, victim: int, self_seed: bytes, mask_secret: bytes) -> np.
     ctx2 = context_of(upload)
     vector = terms.ring.unpack(decode_masked_input(payload_of(upload))[1], terms.length)
     vector = vector - expand(self_key(ctx2, victim, self_seed), terms.ring, terms.length)
-    own = mask_key(mask_secret)
     for peer in adverts.keys() - {victim}:
-        key = pair_key(ctx2, own, victim, adverts[peer].mask, peer)
+        key = pair_stream(run, victim, mask_secret, peer, ctx2)
         stream = expand(key, terms.ring, terms.length)
         vector = vector - stream if peer > victim else vector + stream
     terms.ring.reduce(vector)
     return terms.ring.decode(vector)
+
+
+def pair_stream(run: Run, known: int, mask_secret: bytes, peer: int, ctx2: bytes) -> bytes:
+    """Stream key of a pair, from one end's mask secret and what went through the aggregator."""
+    lower, higher = sorted([known, peer])
+    ends = [(k, decode_advert(payload_of(run.answers[ADVERTISE][k])).mask) for k in (lower, higher)]
+    envelopes, escrows = decode_dealings(payload_of(run.answers[SHARE][lower]))
+    offer = Dealing.decode(payload_of(envelopes[higher]), dealer=lower, recipient=higher).offer
+    pair, key = Pair(run.terms.ctx1, ctx2, *ends), mask_key(mask_secret)
+    if known == lower:
+        return pair.as_lower(key, offer, escrows[higher])
+    return pair.as_higher(key, offer)
 
 
 def search(run: Run, victim: int) -> np.ndarray | None:
@@ -89,7 +104,7 @@ def search(run: Run, victim: int) -> np.ndarray | None:
     for seed in range(2**WEAK_BITS):
         guess = ClientSecrets.generate(weak(seed))
         if guess.advert(run.terms.ctx1, victim) == advert:
-            return unmasked(run, victim, guess.self_seed.reveal(), guess.mask_secret.reveal())
+            return unmasked(run, victim, guess.self_seed.reveal(), guess.mask.reveal())
     return None
 
 
@@ -218,6 +233,7 @@ class Adversary:
     corrupt: frozenset[int] = frozenset()
     adverts: dict[int, bytes] = field(default_factory=dict)
     dealt: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    shared: dict[int, bytes] = field(default_factory=dict)
     uploads: dict[int, tuple[bytes, frozenset[int]]] = field(default_factory=dict)
     signed: dict[int, tuple[Opening, bytes]] = field(default_factory=dict)
     shares: dict[tuple[int, Kind], dict[int, bytes]] = field(
@@ -244,7 +260,8 @@ class Adversary:
         payload = encode_bundle({j: self.adverts[j] for j in members})
         answer = self.tell(Step.SHARE, client, payload)
         if answer is not None:
-            self.dealt[client] = decode_bundle(payload_of(answer))
+            self.shared[client] = answer
+            self.dealt[client] = decode_dealings(payload_of(answer))[0]
             for colluder in self.corrupt & self.dealt[client].keys():
                 for kind in Kind:
                     self.shares[client, kind].setdefault(colluder, b"")
@@ -413,7 +430,8 @@ def lie(run: Run, stories: dict[int, tuple[tuple[int, ...], tuple[int, ...]]]) -
         adversary.show_adverts(k, set(run.terms.cohort))
     for k, (members, _) in stories.items():
         adversary.deliver(k, set(members), frozenset())
-    run.answers[1:] = [{}, {k: v for sent in run.answers[1:] for k, v in sent.items()}]
+    uploads = {k: upload for sent in run.answers[1:] for k, upload in sent.items()}
+    run.answers[1:] = [adversary.shared, uploads]
     for k, (members, survivors) in stories.items():
         dropped = tuple(sorted(set(members) - set(survivors)))
         adversary.ask_to_sign(k, Opening(INTENT, survivors, dropped))
@@ -492,10 +510,9 @@ def single_out(threshold: int) -> tuple[Adversary, np.ndarray | None]:
     vector = ring.unpack(decode_masked_input(payload_of(upload))[1], terms.length)
     seed = secret_of(adversary, 1, Kind.SELF_SEED)
     vector = vector - expand(self_key(ctx2, 1, seed), ring, terms.length)
-    public = decode_advert(payload_of(adversary.adverts[1])).mask
     for peer in few[1:]:
         secret = secret_of(adversary, peer, Kind.MASK_SECRET)
-        key = pair_key(ctx2, mask_key(secret), peer, public, 1)
+        key = pair_stream(run, peer, secret, 1, ctx2)
         vector = vector - expand(key, ring, terms.length)
     ring.reduce(vector)
     return adversary, ring.decode(vector)
@@ -538,11 +555,12 @@ def test_limit_a_dealer_can_keep_chosen_others_out_of_a_sum() -> None:
     def forge(step: int, client: int, answer: bytes) -> bytes:
         if (step, client) != (1, 1):
             return answer
-        envelopes = decode_bundle(payload_of(answer))
+        envelopes, escrows = decode_dealings(payload_of(answer))
         for victim in (4, 5):
-            sealed = payload_of(envelopes[victim])
-            envelopes[victim] = resign(envelopes[victim], bytes(len(sealed)))
-        return resign(answer, encode_bundle(envelopes))
+            dealt = payload_of(envelopes[victim])
+            garbled = bytes(SEALED_BYTES) + dealt[SEALED_BYTES:]
+            envelopes[victim] = resign(envelopes[victim], garbled)
+        return resign(answer, encode_dealings(envelopes, escrows))
 
     done = run.drive(forge=forge)
     assert done.contributors == (1, 2, 3)
@@ -555,7 +573,72 @@ def test_limit_a_dealer_can_keep_chosen_others_out_of_a_sum() -> None:
     )
 
 
+# --- escrows ------------------------------------------------------------------------------------
+
+
+def lying_escrow() -> tuple[Run, object]:
+    """Client 1 escrows another secret than it encapsulated, well sealed, then sends no input."""
+    terms = make_terms(5)
+    run = Run("masking", terms, make_vectors(terms))
+    mask = run.clients[1]._secrets.mask
+
+    def forge(step: int, client: int, answer: bytes) -> bytes:
+        if (step, client) != (SHARE, 1):
+            return answer
+        envelopes, escrows = decode_dealings(payload_of(answer))
+        adverts = {k: decode_advert(payload_of(m)).mask for k, m in run.answers[ADVERTISE].items()}
+        offer = Dealing.decode(payload_of(envelopes[2]), dealer=1, recipient=2).offer
+        assert offer is not None
+        pair = Pair(terms.ctx1, context_of(answer), (1, adverts[1]), (2, adverts[2]))
+        cipher, context = pair._escrow(mask, offer.ciphertext)
+        escrows[2] = cipher.encrypt(bytes(12), os.urandom(32), context)
+        return resign(answer, encode_dealings(envelopes, escrows))
+
+    return run, run.drive({1: MASKED}, forge=forge)
+
+
+def test_an_escrow_of_another_secret_never_gives_a_wrong_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as weakened:
+        weakened.setattr("crypto.masking_keys.compare_digest", lambda *_: True)
+        run, done = lying_escrow()
+        assert (done.total != total(run.terms, run.vectors, done.contributors)).any()
+    with pytest.raises(
+        SumAborted,
+        match="tag of a pair secret is not that of the secret: offered by client 1 to client 2",
+    ):
+        lying_escrow()
+
+
 # --- what the view says about honest inputs -----------------------------------------------------
+
+
+def with_ideal_kem(patch: pytest.MonkeyPatch) -> None:
+    """Encapsulation that repeats itself from run to run, and still never within one."""
+    drawn: dict[bytes, tuple[bytes, bytes]] = {}
+    kept: dict[bytes, bytes] = {}
+    real = crypto.masking_keys.encapsulate
+    sender: list[object] = []
+
+    def again(peer: bytes) -> tuple[bytes, bytes]:
+        key = peer + repr(sender[-1]).encode()
+        if key not in drawn:
+            drawn[key] = real(peer)
+            kept[drawn[key][1]] = drawn[key][0]
+        return drawn[key]
+
+    def noting(method: Callable[..., object]) -> Callable[..., object]:
+        def call(self: object, *args: object) -> object:
+            own = self._own.public if isinstance(self, Channel) else self._lower
+            sender.append((type(self).__mro__[-2].__name__, own))
+            return method(self, *args)
+
+        return call
+
+    patch.setattr(crypto.masking_keys, "encapsulate", again)
+    patch.setattr(Channel, "seal", noting(Channel.seal))
+    patch.setattr(Pair, "offer", noting(Pair.offer))
 
 
 def test_with_ideal_streams_the_view_is_the_same_for_shifted_honest_inputs(
@@ -566,6 +649,7 @@ def test_with_ideal_streams_the_view_is_the_same_for_shifted_honest_inputs(
     An ideal stream is as likely to be either, so everything the aggregator and all other clients
     see must be identical byte for byte, and so must the sum.
     """
+    with_ideal_kem(monkeypatch)
     terms = make_terms(4, length=20)
     delta = np.arange(1, 21, dtype=np.int64)
     base = {k: np.full(20, k, dtype=np.int64) for k in terms.cohort}
@@ -574,13 +658,22 @@ def test_with_ideal_streams_the_view_is_the_same_for_shifted_honest_inputs(
     expected = first.drive({4: MASKED})
 
     pairs: dict[bytes, tuple[int, int]] = {}
-    real_pair_key, real_add = crypto.masking_client.pair_key, crypto.masking_client.add_stream
+    real_pair, real_add = Pair, crypto.masking_client.add_stream
     real_subtract = crypto.masking_client.subtract_stream
 
-    def noted(ctx2: bytes, own: AgreementKey, index: int, peer: bytes, peer_index: int) -> bytes:
-        key = real_pair_key(ctx2, own, index, peer, peer_index)
-        pairs[key] = (min(index, peer_index), max(index, peer_index))
-        return key
+    class Noted(real_pair):
+        """Remembers whose stream keys it gave out."""
+
+        def __init__(
+            self, ctx1: bytes, ctx2: bytes, lower: tuple[int, bytes], higher: tuple[int, bytes]
+        ) -> None:
+            super().__init__(ctx1, ctx2, lower, higher)
+            self.clients = (lower[0], higher[0])
+
+        def _derive(self, *secrets: bytes) -> tuple[bytes, bytes]:
+            stream, tag = super()._derive(*secrets)
+            pairs[stream] = self.clients
+            return stream, tag
 
     def ideal(real: Callable[[Unsigned, bytes], None], sign: int) -> object:
         def apply(accumulator: Unsigned, key: bytes) -> None:
@@ -594,7 +687,7 @@ def test_with_ideal_streams_the_view_is_the_same_for_shifted_honest_inputs(
     unshifted.drive({4: MASKED})
     assert unshifted.answers[MASKED] != first.answers[MASKED]
 
-    monkeypatch.setattr(crypto.masking_client, "pair_key", noted)
+    monkeypatch.setattr(crypto.masking_client, "Pair", Noted)
     monkeypatch.setattr(crypto.masking_client, "add_stream", ideal(real_add, 1))
     monkeypatch.setattr(crypto.masking_client, "subtract_stream", ideal(real_subtract, -1))
     second = Run("masking", terms, shifted)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from crypto.errors import CryptoError, KeyRefused
+from crypto.hybrid import HybridKey
 from crypto.keys import KEY_BYTES, AgreementKey, Identity, Secret
 from crypto.masking_keys import Channel, ClientSecrets
 from crypto.masking_messages import DealtShares, decode_bundle, encode_bundle
@@ -124,7 +125,7 @@ def test_a_client_holds_no_secret_longer_than_it_needs_it() -> None:
     run.drive(forge=look)
     seeds = [value for value in recorder.given if len(value) == KEY_BYTES]
     assert (len(seeds), len(shares)) == (15, 10)
-    assert sum(seed in after[1] for seed in seeds) == 2  # of the channel, only what is derived
+    assert sum(seed in after[1] for seed in seeds) == 3  # its own m, b and channel secret
     assert not any(seed in after[2] for seed in seeds)
     assert all(share in after[3] for share in shares)
     assert not any(secret in after[4] for secret in (*seeds, *shares))
@@ -138,7 +139,8 @@ def test_secret_objects_redact_themselves() -> None:
         AgreementKey(secret, "test"),
         ClientSecrets.generate(lambda n: secret[:n]),
         DealtShares(secret, secret),
-        Channel(bytes(32), AgreementKey(secret, "test"), 1),
+        HybridKey(secret, "test"),
+        Channel(bytes(32), HybridKey(secret, "test"), 1),
     ]
     for thing in objects:
         for text in (repr(thing), str(thing), f"{thing}", repr([thing]), repr({"k": thing})):
@@ -153,6 +155,7 @@ def test_secret_objects_redact_themselves() -> None:
         lambda: Secret(b"x" * 32),
         lambda: Identity.from_seed(b"x" * 32),
         lambda: AgreementKey(b"x" * 32, "test"),
+        lambda: HybridKey(b"x" * 32, "test"),
         lambda: ClientSecrets.generate(os.urandom),
         lambda: recorded_run("masking")[0].clients[1],
     ],
