@@ -20,8 +20,10 @@ from tests.crypto.harness import STEPS
 from tests.secure_fedmeta.federation import CLIENTS, Federation
 
 ENVELOPE = 110  # version, step, sender, recipient, context, length, signature
-ADVERT = 3 * 32  # two public keys, one commitment
-SHARES = 4 + (CLIENTS - 1) * (4 + 4 + ENVELOPE + 2 * 32 + 16)  # per peer: two shares, one tag
+ADVERT = 2 * (32 + 1184) + 32  # two hybrid public keys, one commitment
+SEALED = 4 + 4 + ENVELOPE + 1088 + 2 * 32 + 16  # per peer: KEM ciphertext, two shares, one tag
+OFFER = 1088 + 32 + 4 + 4 + 32 + 16  # per later peer: KEM ciphertext, tag, escrowed secret
+SHARES = {4 + 4 + (CLIENTS - 1) * SEALED + later * OFFER for later in range(CLIENTS)}
 DIGEST = 32
 ANSWER = DIGEST + CLIENTS * (4 + 1 + 32)  # digest of the request, one share per client
 
@@ -204,7 +206,7 @@ def test_an_upload_is_a_secure_sum_message_and_nothing_else(
     steps = [uploads[start : start + CLIENTS] for start in range(0, len(uploads), CLIENTS)]
     sizes = [{len(upload) - ENVELOPE for upload in step} for step in steps]
     views = [{DIGEST}] * (STEPS["masking"] - 4)  # what each client saw, where clients compare
-    expected = [{ADVERT}, {SHARES}, {vector}, *views, {ANSWER}]
+    expected = [{ADVERT}, SHARES, {vector}, *views, {ANSWER}]
     assert sizes == (expected if masked else [{vector}])
 
 
