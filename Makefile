@@ -32,7 +32,7 @@ $(DEV): $(RUN)
 	@touch $@
 
 $(BENCH): $(RUN)
-	$(PIP) install -c requirements.lock --no-build-isolation -e '.[bench]'
+	$(PIP) install -c requirements.lock --no-build-isolation -e '.[bench,flower]'
 	@touch $@
 
 test: $(DEV)
@@ -65,6 +65,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.credit_folds --json
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
 	$(BIN)/python -m benchmarks.homomorphic --json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.masking --json
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
