@@ -7,6 +7,7 @@ message: two parties can therefore never read the same bytes differently.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sized
 from typing import Final
 
 from crypto.errors import Malformed
@@ -119,10 +120,15 @@ class Reader:
 
 def frame(label: str, *parts: bytes) -> bytes:
     """Encode a label and byte strings so that no two different lists give the same bytes."""
-    writer = Writer().text(label).u32(len(parts))
+    encoded = label.encode()
+    pieces = [_count(encoded), encoded, _count(parts)]
     for part in parts:
-        writer.sized(part)
-    return writer.done()
+        pieces += (_count(part), part)
+    return b"".join(pieces)
+
+
+def _count(value: Sized) -> bytes:
+    return len(value).to_bytes(4, "little")
 
 
 def tagged_digest(label: str, *parts: bytes) -> bytes:

@@ -150,23 +150,21 @@ class MaskingAggregator:
         return outgoing
 
     def _read_shares(self, sender: int, message: bytes) -> None:
-        """Check of every envelope what can be checked unopened: its signature and its form.
+        """Check of every dealing what can be checked unopened: for whom it is, and its form.
 
-        What the recipient would refuse is refused here, at the cost of the dealer alone. Offers and
-        escrows are kept: with a dropped client's mask secret they give back its streams.
+        Offers and escrows are kept: with a dropped client's mask secret they give its streams.
         """
-        envelopes, escrows = decode_dealings(self._unseal(Step.SHARE, sender, message))
-        if envelopes.keys() != self._adverts.keys() - {sender}:
+        dealings, escrows = decode_dealings(self._unseal(Step.SHARE, sender, message))
+        if dealings.keys() != self._adverts.keys() - {sender}:
             raise Malformed("shares for other clients than those that advertised")
-        if escrows.keys() != {peer for peer in envelopes if peer > sender}:
+        if escrows.keys() != {peer for peer in dealings if peer > sender}:
             raise Malformed("escrows for other pairs than those with higher clients")
         offers: dict[tuple[int, int], tuple[PairOffer, bytes]] = {}
-        for peer, envelope in envelopes.items():
-            payload = self._unseal(Step.SHARE, sender, envelope, recipient=peer)
-            offer = Dealing.decode(payload, dealer=sender, recipient=peer).offer
+        for peer, dealing in dealings.items():
+            offer = Dealing.decode(dealing, dealer=sender, recipient=peer).offer
             if offer is not None:
                 offers[sender, peer] = (offer, escrows[peer])
-        self._dealt[sender] = envelopes
+        self._dealt[sender] = dealings
         self._offers.update(offers)
 
     def _deliver_shares(self, dealers: tuple[int, ...]) -> Outgoing:

@@ -56,6 +56,7 @@ class MaskingClient:
         self._delivered: tuple[int, ...] = ()
         self._shares: dict[int, DealtShares] = {}
         self._streams: dict[int, bytes] = {}
+        self._channel: Channel | None = None
         self._opening: Opening | None = None
         self._due: Step | None = Step.ADVERTISE
 
@@ -89,7 +90,7 @@ class MaskingClient:
         return self._seal(Step.ADVERTISE, advert, recipient=EVERYBODY)
 
     def _share(self, payload: memoryview) -> bytes:
-        """Deal t-of-n shares of m_i and b_i to every other member of U1, sealed and signed.
+        """Deal t-of-n shares of m_i and b_i to every other member of U1, sealed.
 
         Pair secrets with higher clients are made here, offered to them and escrowed.
         """
@@ -97,22 +98,24 @@ class MaskingClient:
         ctx2 = self._terms.ctx2(adverts_root(adverts), COMPLETE_GRAPH)
         channel = Channel(ctx2, self._secrets.channel, self._index)
         dealt = self._deal()
-        envelopes: dict[int, bytes] = {}
+        dealings: dict[int, bytes] = {}
         escrows: dict[int, bytes] = {}
         streams: dict[int, bytes] = {}
         for peer in sorted(adverts.keys() - {self._index}):
-            offer = None
+            offer, attached = None, b""
             with refusing(peer, Step.ADVERTISE):
-                sealed = channel.seal(adverts[peer].channel, peer, dealt[peer].encode())
                 if peer > self._index:
                     pair = self._pair(peer, adverts, ctx2)
                     offer, escrows[peer], streams[peer] = pair.offer(self._secrets.mask)
-            heading = Heading(Step.SHARE, self._index, peer, ctx2)
-            envelopes[peer] = seal(self._identity, heading, Dealing(sealed, offer).encode())
+                    attached = offer.encode()
+                public, shares = adverts[peer].channel, dealt[peer].encode()
+                sealed = channel.seal(public, peer, shares, attached)
+            dealings[peer] = Dealing(sealed, offer).encode()
         self._adverts, self._context, self._streams = adverts, ctx2, streams
+        self._channel = channel
         self._shares = {self._index: dealt[self._index]}
         self._due = Step.MASKED_INPUT
-        return self._seal(Step.SHARE, encode_dealings(envelopes, escrows))
+        return self._seal(Step.SHARE, encode_dealings(dealings, escrows))
 
     def _read_adverts(self, payload: memoryview) -> dict[int, Advert]:
         adverts: dict[int, Advert] = {}
@@ -141,17 +144,18 @@ class MaskingClient:
 
     def _mask(self, payload: memoryview) -> bytes:
         """y_i = x_i + PRG(self) + sum over later - sum over earlier members of U2 of PRG(pair)."""
-        delivered, envelopes = decode_delivery(payload)
-        self._check_delivery(delivered, envelopes)
-        channel = Channel(self._context, self._secrets.channel, self._index)
+        delivered, dealings = decode_delivery(payload)
+        self._check_delivery(delivered, dealings)
+        channel = self._channel
+        if channel is None:
+            raise OutOfOrder("this client has dealt no shares")
         received: dict[int, DealtShares] = {}
         stream_keys = {peer: self._streams[peer] for peer in delivered if peer > self._index}
-        for peer, envelope in envelopes.items():
-            heading = Heading(Step.SHARE, peer, self._index, self._context)
+        for peer, encoded in dealings.items():
             with refusing(peer, Step.SHARE):
-                payload = unseal(envelope, heading, self._terms.roster)
-                dealing = Dealing.decode(payload, dealer=peer, recipient=self._index)
-                opened = channel.open(self._adverts[peer].channel, peer, dealing.sealed)
+                dealing = Dealing.decode(encoded, dealer=peer, recipient=self._index)
+                public = self._adverts[peer].channel
+                opened = channel.open(public, peer, dealing.sealed, dealing.attached)
                 received[peer] = DealtShares.decode(opened)
                 if dealing.offer is not None:
                     pair = self._pair(peer, self._adverts, self._context)
@@ -160,20 +164,20 @@ class MaskingClient:
         # From here on the vector exists; whatever happens to it, it is asked for only once.
         self._due = None
         del self._secrets
-        self._streams = {}
+        self._streams, self._channel = {}, None
         packed = self._masked_vector(own_key, stream_keys)
         self._shares.update(received)
         self._delivered = delivered
         self._due = Step.CONSISTENCY
         return self._seal(Step.MASKED_INPUT, encode_masked_input(delivered, packed))
 
-    def _check_delivery(self, delivered: tuple[int, ...], envelopes: dict[int, bytes]) -> None:
+    def _check_delivery(self, delivered: tuple[int, ...], dealings: dict[int, bytes]) -> None:
         members = set(delivered)
         if not members <= self._adverts.keys():
             raise Malformed("shares of a client that did not advertise")
         if self._index not in members:
             raise Malformed("this client is not among those whose shares were delivered")
-        if envelopes.keys() != members - {self._index}:
+        if dealings.keys() != members - {self._index}:
             raise Malformed("shares of some member of U2 are missing, or of others are there")
         self._check_quorum("members of U2", len(members))
 

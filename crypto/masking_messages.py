@@ -3,8 +3,8 @@
 advertise     to clients: nothing
               back: Advert, signed to everybody
 share         to clients: the adverts of U1 as signed
-              back: one signed envelope per other member of U1 with a Dealing, and escrows
-masked input  to clients: U2, and the envelopes to this client
+              back: one Dealing per other member of U1, and escrows
+masked input  to clients: U2, and the dealings to this client
               back: digest of U2, packed masked vector
 consistency   to clients: Opening
               back: digest of the Opening, signed to everybody
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
@@ -28,6 +29,7 @@ from crypto.masking_keys import ESCROW_BYTES, SEAL_OVERHEAD, Advert, PairOffer
 
 SHARE_BYTES: Final = KEY_BYTES
 SEALED_BYTES: Final = 2 * SHARE_BYTES + SEAL_OVERHEAD
+OFFER_BYTES: Final = CIPHERTEXT_BYTES + KEY_BYTES
 COMPLETE_GRAPH: Final = b"complete graph"
 
 
@@ -67,6 +69,9 @@ class DealtShares:
 class Dealing:
     """What one client sends another: the sealed shares and, from the lower to the higher, an offer.
 
+    Its dealer signs all of them together to the aggregator. The recipient knows it by the seal,
+    which nobody else could have made and which covers the offer too.
+
     Attributes:
         sealed: DealtShares for the recipient alone, SEALED_BYTES.
         offer: of the pair secret; None from the higher to the lower client.
@@ -78,9 +83,12 @@ class Dealing:
     def encode(self) -> bytes:
         """Sealed shares, then ciphertext and tag of the offer."""
         writer = Writer().fixed(self.sealed, SEALED_BYTES)
-        if self.offer is not None:
-            writer.fixed(self.offer.ciphertext, CIPHERTEXT_BYTES).fixed(self.offer.tag, KEY_BYTES)
-        return writer.done()
+        return writer.fixed(self.attached, 0 if self.offer is None else OFFER_BYTES).done()
+
+    @property
+    def attached(self) -> bytes:
+        """What the seal covers beside what is in it."""
+        return b"" if self.offer is None else self.offer.encode()
 
     @classmethod
     def decode(cls, data: bytes | memoryview, *, dealer: int, recipient: int) -> Dealing:
@@ -123,7 +131,7 @@ class Opening:
         reader.end()
         return opening
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """What clients sign and every answer repeats: ties intent, U2 and survivors together."""
         return tagged_digest("fedmeta/masking/v1/opening", self.encode())
@@ -177,35 +185,35 @@ def decode_bundle(data: bytes | memoryview) -> dict[int, bytes]:
     return bundle
 
 
-def encode_dealings(envelopes: Mapping[int, bytes], escrows: Mapping[int, bytes]) -> bytes:
-    """One envelope per other member of U1, and one escrow per higher one, for the aggregator."""
-    return encode_bundle(envelopes) + encode_bundle(escrows)
+def encode_dealings(dealings: Mapping[int, bytes], escrows: Mapping[int, bytes]) -> bytes:
+    """A dealing for every other member of U1, and an escrow for every higher one."""
+    return encode_bundle(dealings) + encode_bundle(escrows)
 
 
 def decode_dealings(data: bytes | memoryview) -> tuple[dict[int, bytes], dict[int, bytes]]:
     """Inverse of encode_dealings."""
     reader = Reader(data)
-    envelopes, escrows = _get_bundle(reader), _get_bundle(reader)
+    dealings, escrows = _get_bundle(reader), _get_bundle(reader)
     reader.end()
     if any(len(escrow) != ESCROW_BYTES for escrow in escrows.values()):
         raise Malformed(f"an escrow does not have {ESCROW_BYTES} bytes")
-    return envelopes, escrows
+    return dealings, escrows
 
 
-def encode_delivery(recipients: tuple[int, ...], envelopes: Mapping[int, bytes]) -> bytes:
-    """U2 and the envelopes for one of its members."""
+def encode_delivery(recipients: tuple[int, ...], dealings: Mapping[int, bytes]) -> bytes:
+    """U2 and the dealings for one of its members."""
     writer = Writer()
     _put_indices(writer, recipients)
-    return writer.done() + encode_bundle(envelopes)
+    return writer.done() + encode_bundle(dealings)
 
 
 def decode_delivery(data: bytes | memoryview) -> tuple[tuple[int, ...], dict[int, bytes]]:
     """Inverse of encode_delivery."""
     reader = Reader(data)
     recipients = _get_indices(reader)
-    envelopes = _get_bundle(reader)
+    dealings = _get_bundle(reader)
     reader.end()
-    return recipients, envelopes
+    return recipients, dealings
 
 
 def encode_masked_input(delivered: tuple[int, ...], packed: bytes) -> bytes:

@@ -14,7 +14,7 @@ import crypto.masking_client
 from crypto.envelope import EVERYBODY, Heading, Step, seal
 from crypto.errors import MessageRefused, OutOfOrder, SumAborted, TermsRefused
 from crypto.hybrid import HYBRID_KEY_BYTES
-from crypto.masking_keys import Advert, ClientSecrets
+from crypto.masking_keys import Advert, Channel, ClientSecrets, PairOffer
 from crypto.masking_messages import (
     Dealing,
     Kind,
@@ -206,7 +206,8 @@ def test_mask_key_of_small_order_is_refused_before_the_vector_is_touched(
 
 def test_deliveries_that_break_the_rules_are_refused() -> None:
     run = masking(6)
-    request = requests_of(run, MASKED)[1]
+    requests = requests_of(run, MASKED)
+    request = requests[1]
     everybody, envelopes = decode_delivery(payload_of(request))
     assert everybody == (1, 2, 3, 4, 5, 6)
 
@@ -220,9 +221,12 @@ def test_deliveries_that_break_the_rules_are_refused() -> None:
     refuses(run, 1, changed((*everybody, 7), envelopes), "did not advertise")
     few = {k: envelopes[k] for k in (2, 3)}
     refuses(run, 1, changed((1, 2, 3), few), "3 members of U2; allowed: 4 or more")
-    refuses(run, 1, changed(everybody, {**envelopes, 2: envelopes[3]}), "another sender", sender=2)
-    mine = decode_delivery(payload_of(requests_of(masking(6), MASKED)[3]))[1]
-    refuses(run, 1, changed(everybody, {**envelopes, 2: mine[2]}), "another recipient", sender=2)
+    # Sealed by client 3, to client 3, and in another round.
+    to_third = decode_delivery(payload_of(requests[3]))[1]
+    old = decode_delivery(payload_of(requests_of(masking(6, round_number=3), MASKED)[1]))[1]
+    for wrong in (envelopes[3], to_third[1], to_third[2][: len(envelopes[2])], old[2]):
+        given = changed(everybody, {**envelopes, 2: wrong})
+        refuses(run, 1, given, "do not open|left over", sender=2)
     run.clients[1].step(request)
 
 
@@ -230,7 +234,7 @@ def test_shares_that_do_not_open_are_refused_by_the_name_of_the_dealer() -> None
     run = masking()
     request = requests_of(run, MASKED)[1]
     members, envelopes = decode_delivery(payload_of(request))
-    sealed = payload_of(envelopes[2])
+    sealed = envelopes[2]
     for wrong, match in (
         (sealed[:-1] + bytes([sealed[-1] ^ 1]), "sealed shares do not open"),
         (bytes([sealed[0] ^ 1]) + sealed[1:], "sealed shares do not open"),
@@ -238,8 +242,7 @@ def test_shares_that_do_not_open_are_refused_by_the_name_of_the_dealer() -> None
         (sealed + b"\0", "left over"),
         (b"", "wanted"),
     ):
-        forged = {**envelopes, 2: resign(envelopes[2], wrong)}
-        message = resign(request, encode_delivery(members, forged))
+        message = resign(request, encode_delivery(members, {**envelopes, 2: wrong}))
         refuses(run, 1, message, match, sender=2)
     run.clients[1].step(request)
 
@@ -403,7 +406,7 @@ def test_a_vector_that_fails_ends_the_client() -> None:
 # --- what the aggregator refuses from an insider ------------------------------------------------
 
 
-def test_envelopes_of_an_insider_must_be_for_all_that_advertised_and_signed() -> None:
+def test_dealings_of_an_insider_must_be_for_all_that_advertised_and_of_the_right_form() -> None:
     run = masking()
     out = requests_of(run, SHARE)
     answer = run.clients[1].step(out[1])
@@ -411,10 +414,9 @@ def test_envelopes_of_an_insider_must_be_for_all_that_advertised_and_signed() ->
     for wrong, match in (
         ({k: v for k, v in envelopes.items() if k != 2}, "other clients"),
         ({**envelopes, 1: envelopes[2]}, "other clients"),
-        ({**envelopes, 2: envelopes[3]}, "another recipient"),
-        ({**envelopes, 2: envelopes[2][:-64] + bytes(64)}, "signature"),
-        ({**envelopes, 2: resign(envelopes[2], bytes(79))}, "1168 bytes wanted, 79 left"),
-        ({**envelopes, 2: resign(envelopes[2], bytes(1 << 20))}, "bytes left over"),
+        ({**envelopes, 2: bytes(79)}, "1168 bytes wanted, 79 left"),
+        ({**envelopes, 2: envelopes[2][:1168]}, "1088 bytes wanted, 0 left"),
+        ({**envelopes, 2: bytes(1 << 20)}, "bytes left over"),
     ):
         with pytest.raises(MessageRefused, match=match) as caught:
             run.aggregator.receive(1, resign(answer, encode_dealings(wrong, escrows)))
@@ -515,8 +517,8 @@ def test_a_forged_offer_or_escrow_never_gives_a_wrong_sum(gone: int, forged: str
         if (step, client) != (SHARE, 1):
             return answer
         envelopes, escrows = decode_dealings(payload_of(answer))
-        dealing = Dealing.decode(payload_of(envelopes[2]), dealer=1, recipient=2)
-        other = Dealing.decode(payload_of(envelopes[3]), dealer=1, recipient=3)
+        dealing = Dealing.decode(envelopes[2], dealer=1, recipient=2)
+        other = Dealing.decode(envelopes[3], dealer=1, recipient=3)
         offer, foreign = dealing.offer, other.offer
         assert offer is not None
         assert foreign is not None
@@ -526,7 +528,7 @@ def test_a_forged_offer_or_escrow_never_gives_a_wrong_sum(gone: int, forged: str
             offer = replace(offer, ciphertext=foreign.ciphertext)
         else:
             offer = replace(offer, tag=foreign.tag)
-        envelopes[2] = resign(envelopes[2], replace(dealing, offer=offer).encode())
+        envelopes[2] = replace(dealing, offer=offer).encode()
         return resign(answer, encode_dealings(envelopes, escrows))
 
     if (forged == "escrow") == (gone == 1):
@@ -538,16 +540,24 @@ def test_a_forged_offer_or_escrow_never_gives_a_wrong_sum(gone: int, forged: str
     np.testing.assert_array_equal(done.total, total(run.terms, run.vectors, done.contributors))
 
 
-def test_a_client_refuses_an_offer_whose_tag_it_cannot_confirm() -> None:
+def test_a_client_refuses_an_offer_that_was_changed_on_its_way_or_has_another_tag() -> None:
     """Both ends of a pair compare the tag before a vector is masked with its stream."""
     run = masking()
     request = requests_of(run, MASKED)[2]
-    members, envelopes = decode_delivery(payload_of(request))
-    payload = payload_of(envelopes[1])
-    for at in (len(payload) - 1, len(payload) - 33):
-        wrong = payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :]
-        forged = {**envelopes, 1: resign(envelopes[1], wrong)}
+    members, dealings = decode_delivery(payload_of(request))
+    dealing = Dealing.decode(dealings[1], dealer=1, recipient=2)
+    assert dealing.offer is not None
+    for wrong in (replace(dealing.offer, tag=bytes(32)), PairOffer(bytes(1088), dealing.offer.tag)):
+        forged = {**dealings, 1: replace(dealing, offer=wrong).encode()}
         message = resign(request, encode_delivery(members, forged))
+        refuses(run, 2, message, "do not open", sender=1)
+        # The dealer itself can seal any offer.
+        dealer = Channel(context_of(request), run.clients[1]._secrets.channel, 1)
+        public = run.clients[2]._secrets.channel.public
+        sealed = dealer.seal(public, 2, bytes(64), wrong.encode())
+        message = resign(
+            request, encode_delivery(members, {**dealings, 1: Dealing(sealed, wrong).encode()})
+        )
         refuses(run, 2, message, "tag of a pair secret", sender=1)
     run.clients[2].step(request)
 

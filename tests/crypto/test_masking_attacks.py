@@ -90,8 +90,8 @@ def pair_stream(run: Run, known: int, mask_secret: bytes, peer: int, ctx2: bytes
     """Stream key of a pair, from one end's mask secret and what went through the aggregator."""
     lower, higher = sorted([known, peer])
     ends = [(k, decode_advert(payload_of(run.answers[ADVERTISE][k])).mask) for k in (lower, higher)]
-    envelopes, escrows = decode_dealings(payload_of(run.answers[SHARE][lower]))
-    offer = Dealing.decode(payload_of(envelopes[higher]), dealer=lower, recipient=higher).offer
+    dealings, escrows = decode_dealings(payload_of(run.answers[SHARE][lower]))
+    offer = Dealing.decode(dealings[higher], dealer=lower, recipient=higher).offer
     pair, key = Pair(run.terms.ctx1, ctx2, *ends), mask_key(mask_secret)
     if known == lower:
         return pair.as_lower(key, offer, escrows[higher])
@@ -555,12 +555,10 @@ def test_limit_a_dealer_can_keep_chosen_others_out_of_a_sum() -> None:
     def forge(step: int, client: int, answer: bytes) -> bytes:
         if (step, client) != (1, 1):
             return answer
-        envelopes, escrows = decode_dealings(payload_of(answer))
+        dealings, escrows = decode_dealings(payload_of(answer))
         for victim in (4, 5):
-            dealt = payload_of(envelopes[victim])
-            garbled = bytes(SEALED_BYTES) + dealt[SEALED_BYTES:]
-            envelopes[victim] = resign(envelopes[victim], garbled)
-        return resign(answer, encode_dealings(envelopes, escrows))
+            dealings[victim] = bytes(SEALED_BYTES) + dealings[victim][SEALED_BYTES:]
+        return resign(answer, encode_dealings(dealings, escrows))
 
     done = run.drive(forge=forge)
     assert done.contributors == (1, 2, 3)
@@ -585,14 +583,14 @@ def lying_escrow() -> tuple[Run, object]:
     def forge(step: int, client: int, answer: bytes) -> bytes:
         if (step, client) != (SHARE, 1):
             return answer
-        envelopes, escrows = decode_dealings(payload_of(answer))
+        dealings, escrows = decode_dealings(payload_of(answer))
         adverts = {k: decode_advert(payload_of(m)).mask for k, m in run.answers[ADVERTISE].items()}
-        offer = Dealing.decode(payload_of(envelopes[2]), dealer=1, recipient=2).offer
+        offer = Dealing.decode(dealings[2], dealer=1, recipient=2).offer
         assert offer is not None
         pair = Pair(terms.ctx1, context_of(answer), (1, adverts[1]), (2, adverts[2]))
         cipher, context = pair._escrow(mask, offer.ciphertext)
         escrows[2] = cipher.encrypt(bytes(12), os.urandom(32), context)
-        return resign(answer, encode_dealings(envelopes, escrows))
+        return resign(answer, encode_dealings(dealings, escrows))
 
     return run, run.drive({1: MASKED}, forge=forge)
 
@@ -804,7 +802,7 @@ def test_delivery_of_a_replayed_envelope_is_refused() -> None:
         members, envelopes = decode_delivery(payload_of(request))
         stale = decode_delivery(payload_of(old.requests[MASKED][1]))[1][3]
         forged = resign(request, encode_delivery(members, {**envelopes, 3: stale}))
-        with pytest.raises(MessageRefused, match="view") as caught:
+        with pytest.raises(MessageRefused, match="do not open") as caught:
             run.clients[1].step(forged)
         assert (caught.value.sender, caught.value.step) == (3, "share")
         return request

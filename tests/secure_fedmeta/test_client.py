@@ -21,7 +21,7 @@ from tests.secure_fedmeta.federation import CLIENTS, Federation
 
 ENVELOPE = 110  # version, step, sender, recipient, context, length, signature
 ADVERT = 2 * (32 + 1184) + 32  # two hybrid public keys, one commitment
-SEALED = 4 + 4 + ENVELOPE + 1088 + 2 * 32 + 16  # per peer: KEM ciphertext, two shares, one tag
+SEALED = 4 + 4 + 1088 + 2 * 32 + 16  # per peer: KEM ciphertext, two shares, one tag
 OFFER = 1088 + 32 + 4 + 4 + 32 + 16  # per later peer: KEM ciphertext, tag, escrowed secret
 SHARES = {4 + 4 + (CLIENTS - 1) * SEALED + later * OFFER for later in range(CLIENTS)}
 DIGEST = 32
