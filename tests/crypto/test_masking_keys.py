@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import crypto.masking_keys
 from crypto.errors import KeyRefused
@@ -111,6 +116,42 @@ def test_pair_streams_are_bound_to_context_parties_keys_and_ciphertext(
             pair.as_higher(B, offer)
 
 
+def hkdf(secret: bytes, label: str, *context: bytes) -> bytes:
+    """RFC 5869 with one block and no salt, info as framed in crypto.codec, written out again."""
+    info = len(label).to_bytes(4, "little") + label.encode()
+    info += len(context).to_bytes(4, "little")
+    info += b"".join(len(part).to_bytes(4, "little") + part for part in context)
+    key = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(key, info + b"\1", "sha256")
+
+
+def digest(label: str, *parts: bytes) -> bytes:
+    """Tagged SHA-256, written out again."""
+    framed = [len(label).to_bytes(4, "little"), label.encode(), len(parts).to_bytes(4, "little")]
+    framed += [piece for part in parts for piece in (len(part).to_bytes(4, "little"), part)]
+    return hashlib.sha256(b"".join(framed)).digest()
+
+
+def test_derivations_equal_an_independent_restatement() -> None:
+    """From the two shared secrets on; and the key pairs of a secret, from the primitives alone."""
+    label = "fedmeta/masking/v1/"
+    one, two = (1).to_bytes(4, "little"), (2).to_bytes(4, "little")
+    offer, escrow, stream = PAIR.offer(A)
+    seed = b"".join(hkdf(b"b" * 32, f"{label}mask key ml-kem {part}") for part in "dz")
+    kem = MLKEM768PrivateKey.from_seed_bytes(seed)
+    curve = X25519PrivateKey.from_private_bytes(hkdf(b"b" * 32, label + "mask key x25519"))
+    assert B.public == curve.public_key().public_bytes_raw() + kem.public_key().public_bytes_raw()
+    agreed = curve.exchange(X25519PublicKey.from_public_bytes(A.public[:32]))
+    encapsulated = kem.decapsulate(offer.ciphertext)
+    ends = digest(label + "pair ends", A.public, B.public, offer.ciphertext)
+    secret = hkdf(agreed + encapsulated, label + "pair", CTX, one, two, ends)
+    assert stream == hkdf(secret, label + "pair stream")
+    assert offer.tag == hkdf(secret, label + "pair tag")
+    bound = digest(label + "escrow", OTHER, one, two, offer.ciphertext)
+    key = hkdf(b"a" * 32, label + "escrow key", bound)
+    assert AESGCM(key).decrypt(bytes(12), escrow, bound) == encapsulated
+
+
 def test_a_forged_offer_or_escrow_is_refused_and_never_gives_another_stream() -> None:
     offer, escrow, _ = PAIR.offer(A)
     foreign, other_escrow, _ = PAIR.offer(A)
@@ -195,6 +236,15 @@ def test_channels_open_only_for_their_ends_direction_and_context() -> None:
     for length in (0, 10, CIPHERTEXT_BYTES, SEAL_OVERHEAD - 1):
         with pytest.raises(KeyRefused, match="do not open"):
             Channel(CTX, b, 2).open(a.public, 1, sealed[:length])
+
+
+def test_a_seal_covers_what_is_attached() -> None:
+    a, b = HybridKey(b"a" * 32, "test"), HybridKey(b"b" * 32, "test")
+    sealed = Channel(CTX, a, 1).seal(b.public, 2, b"shares", b"offer")
+    assert Channel(CTX, b, 2).open(a.public, 1, sealed, b"offer") == b"shares"
+    for attached in (b"", b"offe", b"offer\0", b"other"):
+        with pytest.raises(KeyRefused, match="do not open"):
+            Channel(CTX, b, 2).open(a.public, 1, sealed, attached)
 
 
 @pytest.mark.parametrize("which", ["x25519", "ml-kem"])
