@@ -108,7 +108,7 @@ class Exchange:
         return self._wrap(result) if isinstance(result, Outgoing) else result
 
     def authorise(self, intent: bytes) -> Mapping[int, bytes]:
-        """The unmask request, bound to the logged intent."""
+        """The first request towards the opening, bound to the logged intent."""
         return self._wrap(self.machine.authorise(intent))
 
     def _wrap(self, outgoing: Outgoing) -> Mapping[int, bytes]:
