@@ -5,9 +5,10 @@
 sends goes over as the bytes of Flower's Protobuf messages, and both ends' encoding counts.
 
 Left out, which flatters Flower: the network and the processes; the way from a fit result to
-integers (reading the arrays, weighting, quantisation) and from the integer sum back to floats,
-because our contestant starts from integers and ends with them. The fit instruction carries no
-model. A dropped client advertises and shares, then is silent, and no time is spent waiting.
+integers (reading the arrays, weighting, quantisation) and from the integer sum back to floats, but
+for two passes over the sum, because our contestant starts from integers and ends with them. The
+fit instruction carries no model. A dropped client advertises and shares, then is silent, and no
+time is spent waiting.
 
 Flower shares secrets in pure Python, at 100 clients for minutes. Above `samples` calls with equal
 sizes, sharing and recovering are not run again: the shares are stand-ins of the same size, and the
