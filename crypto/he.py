@@ -36,8 +36,9 @@ _FRAMING: Final = 256  # bytes around an upload, more than its envelope and leng
 
 _NOTES: Final = (
     (
-        "Whoever holds the officer's key and the uploads reads every vector: the officer must be"
-        " run by neither the aggregator nor a client, and work with neither."
+        "The officer holds the key and gets every upload, so that it can read every vector by"
+        " itself: trust it as you would a server that gets them in clear. Neither the aggregator"
+        " nor a client may run it or work with it."
     ),
     (
         "Every client is assumed to follow the protocol. One that adds (0, k q/t) to its ciphertext"
@@ -95,7 +96,8 @@ class Homomorphic:
         return Capabilities(
             aggregator="honest-but-curious",
             clients="honest-but-curious",
-            collusion="none: aggregator, officer and clients must not work together",
+            collusion="none: aggregator and clients must not work with the officer, which follows"
+            " the protocol though it could read every vector",
             drops=True,
             hides_updates=True,
             notes=_NOTES,

@@ -76,7 +76,11 @@ class HeOfficer:
         keys, self._keys, self._due = self._keys, None, None
         if keys is None:
             raise OutOfOrder("there is no key")
-        opened = Opened(request.intent, tuple(senders), self._decrypt(keys, total))
+        try:
+            found = self._decrypt(keys, total)
+        finally:
+            keys.erase()  # an exception, too, keeps what its frames hold
+        opened = Opened(request.intent, tuple(senders), found)
         heading = Heading(Step.HE_OPEN, self._index, AGGREGATOR, self._context)
         return seal(self._identity, heading, opened.encode(self._terms.ring))
 

@@ -148,16 +148,25 @@ class KeyPair:
         key = seal.PublicKey()
         generator.create_public_key(key)
         self.public: Final = scheme.key_words(key)
-        self._decryptor = seal.Decryptor(scheme.context, generator.secret_key())
+        self._decryptor: Any = seal.Decryptor(scheme.context, generator.secret_key())
 
     def __repr__(self) -> str:
         return "KeyPair(redacted)"
 
+    def erase(self) -> None:
+        """Let the secret key go, whoever still holds this object: nothing decrypts any more."""
+        self._decryptor = None
+
     def decrypt(self, words: Words) -> tuple[Words, int]:
         """The coefficients [N] of a ciphertext [2, data primes, N], and its noise budget in bits.
 
-        A budget of 0 means that the coefficients are not those of the messages.
+        A budget of 0 means that the coefficients may not be those of the messages.
+
+        Raises:
+            SealFailed: the key was erased.
         """
+        if self._decryptor is None:
+            raise SealFailed("the key was erased")
         ciphertext, found = self._scheme.ciphertext(words), seal.Plaintext()
         budget: int = self._decryptor.invariant_noise_budget(ciphertext)
         self._decryptor.decrypt(ciphertext, found)
@@ -179,17 +188,18 @@ class _Scratch:
 
     def __init__(self) -> None:
         self._open()
+        _SCRATCHES.add(self)
 
     def load(self, target: Any, context: Any, *parts: bytes | memoryview) -> None:
         """Let SEAL read an object from these bytes."""
-        with self._own():
+        with self._lock:
             os.ftruncate(self._fd, 0)
             os.pwritev(self._fd, parts, 0)
             target.load(context, self._path)
 
     def saved(self, thing: Any) -> tuple[bytes, bytes]:
         """What SEAL writes for an object of this process: its header, and the body in full."""
-        with self._own():
+        with self._lock:
             thing.save(self._path)
             data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         header, body = data[: _HEADER.size], memoryview(data)[_HEADER.size :]
@@ -201,17 +211,26 @@ class _Scratch:
         return header, zstandard.ZstdDecompressor().decompressobj().decompress(body)
 
     def _open(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._fd = os.memfd_create("fedmeta-seal", os.MFD_CLOEXEC)
         self._path = f"/proc/self/fd/{self._fd}"
         self._close = weakref.finalize(self, os.close, self._fd)
 
-    def _own(self) -> threading.Lock:
-        if self._process != os.getpid():
-            self._close()
-            self._open()
-        return self._lock
+    def reopen(self) -> None:
+        """Leave the parent its file and lock; called in a forked child, before it has threads."""
+        self._close()
+        self._open()
+
+
+_SCRATCHES: Final[weakref.WeakSet[_Scratch]] = weakref.WeakSet()
+
+
+def _reopen_all() -> None:
+    for scratch in list(_SCRATCHES):
+        scratch.reopen()
+
+
+os.register_at_fork(after_in_child=_reopen_all)
 
 
 def _words(body: bytes, start: int, shape: tuple[int, ...]) -> Words:

@@ -161,11 +161,20 @@ def test_keys_are_fresh_and_erased() -> None:
     first, second = started()[0], started()[0]
     assert first.aggregator._signed_key != second.aggregator._signed_key  # type: ignore[attr-defined]
     officer = officer_of(first)
-    assert officer._keys is not None
+    keys = officer._keys
+    assert keys is not None
     assert "redacted" in repr(officer)
-    assert "redacted" in repr(officer._keys)
+    assert "redacted" in repr(keys)
     assert "redacted" in repr(first.clients[1])
     assert "HeAggregator" in repr(first.aggregator)
+    other, _, request = started()
+    officer = officer_of(other)
+    keys = officer._keys
+    officer.step(request)
+    assert officer._keys is None
+    assert keys is not None
+    with pytest.raises(SealFailed, match="erased"):
+        keys.decrypt(np.zeros((2, 1, 4096), dtype=np.uint64))
 
 
 # --- the clients ----------------------------------------------------------------------------------
@@ -458,6 +467,32 @@ threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 sys.exit(failed + len(wrong))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_of_a_forked_child_wait_for_its_own_file() -> None:
+    """Were it opened at first use, a second thread could meet a closed file, or anybody's."""
+    code = """
+import os, sys, threading, time
+import tenseal.sealapi as seal
+from crypto.he_parameters import parameters_for
+from crypto.he_seal import scheme_for
+file = scheme_for(parameters_for(20, 3, 4096))._file
+child = os.fork()
+if child == 0:
+    real, failed = os.memfd_create, []
+    os.memfd_create = lambda *given: (time.sleep(0.2), real(*given))[1]
+    def work():
+        try:
+            file.saved(seal.Plaintext(8))
+        except Exception as error:
+            failed.append(error)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads: thread.start(); time.sleep(0.05)
+    for thread in threads: thread.join()
+    os._exit(len(failed))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -25,7 +25,8 @@ from crypto.he_messages import (
 )
 from crypto.he_packing import from_coefficients
 from crypto.he_parameters import DEGREE, Parameters, choose
-from crypto.he_seal import Encryptor, KeyPair, Scheme, scheme_for
+from crypto.he_seal import Encryptor, KeyPair, Scheme, SealFailed, scheme_for
+from crypto.secure_sum import SECURE_SUMS
 from crypto.terms import Terms
 from tests.crypto.harness import (
     INTENT,
@@ -205,6 +206,36 @@ def test_a_signed_ciphertext_under_another_key_ends_the_attempt() -> None:
         officer_of(run).step(resign(request, listed))
     with pytest.raises(OutOfOrder):
         officer_of(run).step(request)
+
+
+def test_an_error_that_somebody_keeps_holds_no_key() -> None:
+    """A traceback keeps the officer's frames: a logger that stores it would store the key."""
+    run, uploads, request = started(min_survivors=3)
+    _, foreign, _ = started(min_survivors=3)
+    wrong = {**uploads, 2: resign(uploads[2], payload_of(foreign[2]))}
+    listed = OpenRequest(INTENT, list(wrong.values())).encode()
+    with pytest.raises(SumAborted, match="noise") as caught:
+        officer_of(run).step(resign(request, listed))
+    frames = [entry.frame for entry in caught.traceback]
+    kept = [value for at in frames for value in at.f_locals.values() if isinstance(value, KeyPair)]
+    assert kept
+    words = decode_ciphertexts(memoryview(payload_of(uploads[1])), choose(run.terms))
+    for keys in kept:
+        with pytest.raises(SealFailed, match="erased"):
+            keys.decrypt(words[0])
+
+
+def test_the_officer_alone_reads_an_upload_as_the_notes_say() -> None:
+    """Nobody has to help it: the protocol hands it the key and every upload."""
+    run, uploads, _ = started(min_survivors=3)
+    parameters = choose(run.terms)
+    words = decode_ciphertexts(memoryview(payload_of(uploads[1])), parameters)
+    keys = vars(officer_of(run))["_keys"]
+    rows = np.stack([keys.decrypt(ciphertext)[0] for ciphertext in words])
+    found = from_coefficients(rows, parameters, run.terms.length)
+    np.testing.assert_array_equal(found, run.vectors[1])
+    told = SECURE_SUMS["he"].capabilities()
+    assert any("can read every vector by itself" in note for note in told.notes)
 
 
 # --- transparent ciphertexts ----------------------------------------------------------------------
