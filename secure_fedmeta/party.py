@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from crypto.codec import MAX_U32
 from crypto.errors import MessageRefused
 from crypto.secure_sum import Terms
 from secure_fedmeta.messages import RoundOpen, decode, from_wire
@@ -51,6 +52,10 @@ class Party(ABC):
         """
         envelope = decode(message)
         moment = (envelope.round, envelope.attempt)
+        if envelope.round > MAX_U32:
+            raise MessageRefused(
+                None, "envelope", f"round {envelope.round}; allowed: up to {MAX_U32}"
+            )
         if isinstance(envelope, RoundOpen):
             if moment <= self._last:
                 raise MessageRefused(

@@ -102,6 +102,18 @@ def test_an_officer_answers_an_attempt_once(tmp_path: Path) -> None:
     assert repr(officer) == f"Officer(index={OFFICER}, last=(3, 1))"
 
 
+@pytest.mark.parametrize("index", [2**32, 2**64 - 1])
+def test_a_round_that_no_terms_can_have_is_a_refused_message(tmp_path: Path, index: int) -> None:
+    federation = Federation(tmp_path, HE)
+    (message,) = federation.aggregator.open_round(1, 1).begin().values()
+    opened = decode(message)
+    assert isinstance(opened, RoundOpen)
+    for party in federation.parties.endpoints.values():
+        for forged in (RoundOpen(index, 1, opened.model, b"x"), SumStep(index, 1, b"x")):
+            with pytest.raises(MessageRefused, match=f"round {index}; allowed: up to"):
+                party.handle(encode(forged))
+
+
 def test_the_officer_has_a_key_of_its_own(tmp_path: Path) -> None:
     parties = Federation(tmp_path, HE).parties
     roster = parties.setting.roster
