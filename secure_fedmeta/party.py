@@ -7,6 +7,7 @@ inside has to match.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from typing import Protocol
 
@@ -40,16 +41,24 @@ class Party(ABC):
         self._index = index
         self._last = (0, 0)
         self._machine: Machine | None = None
+        self._turn = threading.Lock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(index={self._index}, last={self._last})"
 
     def handle(self, message: bytes) -> bytes:
-        """Answer one message.
+        """Answer one message; of several at the same time, one after the other.
+
+        A transport with threads could otherwise have a step answered twice, by two messages that
+        both found it open.
 
         Raises:
             MessageRefused: malformed, of another round or attempt, or refused by the secure sum.
         """
+        with self._turn:
+            return self._answer(message)
+
+    def _answer(self, message: bytes) -> bytes:
         envelope = decode(message)
         moment = (envelope.round, envelope.attempt)
         if envelope.round > MAX_U32:

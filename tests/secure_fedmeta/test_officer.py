@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from crypto.errors import CryptoError, MessageRefused
+from crypto.secure_sum import SumOfficer, Terms
 from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
@@ -100,6 +105,32 @@ def test_an_officer_answers_an_attempt_once(tmp_path: Path) -> None:
         with pytest.raises(CryptoError):
             officer.handle(bad)
     assert repr(officer) == f"Officer(index={OFFICER}, last=(3, 1))"
+
+
+def test_messages_at_the_same_time_are_answered_once(tmp_path: Path) -> None:
+    """Two threads with one opening: one attempt must not get two keys."""
+    federation = Federation(tmp_path, HE)
+    messages = federation.aggregator.open_round(1, 1).begin()
+    officer = federation.parties.officers[OFFICER]
+    made = officer._machine_for
+
+    def slow(terms: Terms, model: torch.Tensor) -> SumOfficer:
+        time.sleep(0.2)
+        return made(terms, model)
+
+    officer._machine_for = slow  # type: ignore[method-assign]
+    answers: list[bytes] = []
+
+    def work() -> None:
+        with suppress(MessageRefused):
+            answers.append(officer.handle(messages[OFFICER]))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize("index", [2**32, 2**64 - 1])
