@@ -13,6 +13,7 @@ from crypto.errors import KeyRefused, Malformed, OutOfOrder, SumAborted
 from crypto.he_messages import (
     Opened,
     OpenRequest,
+    context_of_key,
     context_under,
     decode_ciphertexts,
     decode_key,
@@ -112,7 +113,8 @@ class HeAggregator:
         return self._outgoing(Step.HE_OPEN, {self._officer: request})
 
     def _read_key(self, sender: int, message: bytes) -> None:
-        payload = self._unseal(Step.HE_KEY, sender, message, recipient=EVERYBODY)
+        heading = Heading(Step.HE_KEY, sender, EVERYBODY, context_of_key(self._terms))
+        payload = unseal(message, heading, self._terms.roster)
         decode_key(payload, self._parameters)
         self._signed_key = bytes(message)
         self._context = context_under(self._terms, payload)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import OutOfOrder, RingRefused
-from crypto.he_messages import context_under, decode_key, encode_ciphertexts
+from crypto.he_messages import context_of_key, context_under, decode_key, encode_ciphertexts
 from crypto.he_packing import to_coefficients
 from crypto.he_parameters import choose
 from crypto.he_seal import Encryptor, scheme_for
@@ -16,8 +16,8 @@ from crypto.terms import Terms
 class HeClient:
     """One client in one attempt; see SumClient. Terms and identity are checked by the caller.
 
-    It encrypts under a key that the officer of its own roster signed for this very attempt, with
-    the parameters that its own terms give, and for that officer alone.
+    It encrypts under a key that the officer of its own roster signed for this very attempt and
+    model, with the parameters that its own terms give, and for that officer alone.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class HeClient:
         (officer,) = terms.roster.officer_indices
         heading = Heading(Step.HE_INPUT, AGGREGATOR, self._index, terms.ctx1)
         signed_key = unseal(message, heading, terms.roster)
-        heading = Heading(Step.HE_KEY, officer, EVERYBODY, terms.ctx1)
+        heading = Heading(Step.HE_KEY, officer, EVERYBODY, context_of_key(terms))
         payload = unseal(signed_key, heading, terms.roster)
         with refusing(officer, Step.HE_KEY):
             key = decode_key(payload, parameters)

@@ -28,6 +28,7 @@ from crypto.terms import Terms
 
 INTENT_BYTES: Final = 32
 GRAPH: Final = b"he: star"
+_KEY: Final = b"he: key"
 
 Words = NDArray[np.uint64]
 
@@ -49,6 +50,15 @@ def decode_key(payload: memoryview, parameters: Parameters) -> Words:
         raise Malformed("the key is for other parameters")
     key: Words = _unpack(reader.rest(), 1, parameters.key_primes)[0]
     return key
+
+
+def context_of_key(terms: Terms) -> bytes:
+    """Context that the public key is signed over, 32 bytes.
+
+    It has the model in it, so that an officer at another one shows before any vector is computed
+    and any budget charged, not when the sum is to be opened.
+    """
+    return terms.ctx2(b"", _KEY)
 
 
 def context_under(terms: Terms, payload: bytes | memoryview) -> bytes:

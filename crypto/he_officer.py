@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import Malformed, OutOfOrder, SumAborted
-from crypto.he_messages import Opened, OpenRequest, context_under, decode_ciphertexts, encode_key
+from crypto.he_messages import (
+    Opened,
+    OpenRequest,
+    context_of_key,
+    context_under,
+    decode_ciphertexts,
+    encode_key,
+)
 from crypto.he_packing import from_coefficients
 from crypto.he_parameters import choose
 from crypto.he_seal import KeyPair, scheme_for
@@ -60,7 +67,7 @@ class HeOfficer:
             raise Malformed("the invitation is not empty")
         self._keys = KeyPair(scheme_for(self._parameters))
         key = encode_key(self._parameters, self._keys.public)
-        heading = Heading(Step.HE_KEY, self._index, EVERYBODY, self._terms.ctx1)
+        heading = Heading(Step.HE_KEY, self._index, EVERYBODY, context_of_key(self._terms))
         self._context = context_under(self._terms, key)
         self._due = Step.HE_OPEN
         return seal(self._identity, heading, key)

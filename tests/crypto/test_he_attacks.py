@@ -19,6 +19,7 @@ from crypto.errors import CryptoError, Malformed, MessageRefused, OutOfOrder, Su
 from crypto.he_messages import (
     Opened,
     OpenRequest,
+    context_of_key,
     decode_ciphertexts,
     encode_ciphertexts,
     encode_key,
@@ -167,12 +168,13 @@ def test_a_key_that_the_officer_did_not_sign_is_refused() -> None:
     request = run.begin().messages[1]
     own = KeyPair(scheme_for(choose(terms)))
     payload = encode_key(choose(terms), own.public)
-    heading = Heading(Step.HE_KEY, 4, EVERYBODY, terms.ctx1)
+    heading = Heading(Step.HE_KEY, 4, EVERYBODY, context_of_key(terms))
     for swapped in (
         sign(identity(0), heading, payload),
         sign(identity(2), heading, payload),
         sign(identity(4), Heading(Step.HE_KEY, 4, EVERYBODY, bytes(32)), payload),
-        sign(identity(4), Heading(Step.HE_KEY, 4, 0, terms.ctx1), payload),
+        sign(identity(4), Heading(Step.HE_KEY, 4, EVERYBODY, terms.ctx1), payload),
+        sign(identity(4), Heading(Step.HE_KEY, 4, 0, context_of_key(terms)), payload),
     ):
         with pytest.raises(MessageRefused) as caught:
             run.clients[1].step(resign(request, swapped))

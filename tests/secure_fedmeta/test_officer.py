@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,32 @@ def test_without_the_officer_the_round_aborts(tmp_path: Path, sequence: int, cha
     assert outcome.charged is charged
     assert federation.spy.sums == []
     assert isinstance(federation.round(2), Release)
+
+
+@pytest.mark.parametrize("party", [1, OFFICER])
+def test_a_model_changed_on_its_way_is_noticed_before_anything_is_charged(
+    tmp_path: Path, party: int
+) -> None:
+    """A client at another model drops out unasked; without the officer nothing can be opened."""
+
+    def fault(delivery: Delivery) -> list[Delivery]:
+        if (delivery.client, delivery.upload, delivery.sequence) != (party, False, 0):
+            return [delivery]
+        opened = decode(delivery.payload)
+        assert isinstance(opened, RoundOpen)
+        model = bytes([opened.model[0] ^ 1]) + opened.model[1:]
+        return [replace(delivery, payload=encode(replace(opened, model=model)))]
+
+    federation = Federation(tmp_path, HE, faults=fault)
+    outcome = federation.round(1)
+    if party == OFFICER:
+        assert isinstance(outcome, Abort)
+        assert not outcome.charged
+        assert federation.spy.vectors == {}
+    else:
+        assert isinstance(outcome, Release)
+        assert outcome.survivors == CLIENTS - 1
+        assert (1, 1, party) not in federation.spy.vectors
 
 
 def test_an_officer_answers_an_attempt_once(tmp_path: Path) -> None:
