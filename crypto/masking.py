@@ -69,8 +69,9 @@ _NOTES: Final = (
     ),
     (
         "Pair secrets and sealed shares rest on X25519 and ML-KEM-768 together: recorded traffic"
-        " stays closed to a later quantum computer. Signatures are Ed25519 alone: whoever forges"
-        " them while an attempt runs can take the places of others."
+        " stays closed to a later quantum computer. Signatures are Ed25519 alone, and what clients"
+        " deal each other is authenticated by X25519 alone: whoever breaks one of them while an"
+        " attempt runs can take the places of others."
     ),
 )
 
