@@ -235,7 +235,9 @@ def check_cohort(terms: Terms) -> None:
 
 
 def check_survivors(terms: Terms) -> None:
-    """Conditions on the sum that is opened: two honest vectors at least are in it.
+    """Conditions on the sum that is opened: two vectors at least that nobody in it knows.
+
+    One curious client subtracts its own vector even where none is said to collude.
 
     Raises:
         TermsRefused: naming the value and what is allowed.
@@ -245,10 +247,11 @@ def check_survivors(terms: Terms) -> None:
         raise TermsRefused(f"threshold {t} of {n} clients; allowed: 1 to {n}")
     if not t <= terms.min_survivors <= n:
         raise TermsRefused(f"min_survivors is {terms.min_survivors}; allowed: {t} to {n}")
-    if terms.min_survivors - c < 2:
+    known = max(c, 1)
+    if terms.min_survivors - known < 2:
         raise TermsRefused(
-            f"min_survivors {terms.min_survivors} less max_colluders {c} leaves fewer than 2"
-            " honest vectors in a sum; the colluders would get a single one by subtraction"
+            f"min_survivors {terms.min_survivors} less {known} leaves fewer than 2 honest vectors"
+            " in a sum; the colluders, or one curious client, would get a single one by subtraction"
         )
 
 

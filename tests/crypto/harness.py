@@ -62,6 +62,11 @@ def roster(members: int, officers: int = 0) -> Roster:
     return Roster(identity(0).public, tuple(parties[:members]), tuple(parties[members:]))
 
 
+def least_survivors(threshold: int, max_colluders: int) -> int:
+    """The fewest vectors that may be opened: two more than anybody in the sum knows."""
+    return max(threshold, max(max_colluders, 1) + 2)
+
+
 def make_terms(
     clients: int,
     *,
@@ -90,7 +95,7 @@ def make_terms(
         ring=Ring(bits),
         length=length,
         threshold=t,
-        min_survivors=t if min_survivors is None else min_survivors,
+        min_survivors=least_survivors(t, max_colluders) if min_survivors is None else min_survivors,
         max_colluders=max_colluders,
     )
 
