@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
-from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
-from crypto.errors import KeyRefused, Malformed, OutOfOrder, SumAborted
+from crypto.attempt import AggregatorAttempt, Reader
+from crypto.envelope import EVERYBODY, Step
+from crypto.errors import KeyRefused, Malformed, OutOfOrder
 from crypto.hybrid import check_hybrid_key
-from crypto.inbox import Inbox
-from crypto.keys import KEY_BYTES, Identity
+from crypto.keys import Identity
 from crypto.masking_keys import Advert, Pair, PairOffer, commitment, mask_key, self_key
 from crypto.masking_messages import (
     COMPLETE_GRAPH,
@@ -34,7 +33,7 @@ from crypto.protocol import Done, Outgoing, Ready
 from crypto.terms import Terms
 
 
-class MaskingAggregator:
+class MaskingAggregator(AggregatorAttempt):
     """The aggregator in one attempt; see SumAggregator. Memory does not grow with the clients.
 
     Uploads are added as they arrive. Recovered secrets are checked against the signed adverts, so
@@ -42,61 +41,25 @@ class MaskingAggregator:
     """
 
     def __init__(self, terms: Terms, *, identity: Identity) -> None:
-        self._terms = terms
-        self._identity = identity
-        self._inbox: Inbox | None = None
-        self._over = False
-        self._ready = False
+        super().__init__(terms, identity=identity)
         self._adverts: dict[int, Advert] = {}
         self._signed_adverts: dict[int, bytes] = {}
-        self._context = terms.ctx1
         self._dealt: dict[int, dict[int, bytes]] = {}
         self._offers: dict[tuple[int, int], tuple[PairOffer, bytes]] = {}
         self._delivered: tuple[int, ...] = ()
         self._total = np.zeros(terms.length, dtype=terms.ring.lane)
-        self._survivors: tuple[int, ...] = ()
         self._opening: Opening | None = None
         self._signatures: dict[int, bytes] = {}
         self._answers: dict[int, dict[int, bytes]] = {}
 
-    def __repr__(self) -> str:
-        step = "not begun" if self._inbox is None else self._inbox.step.label
-        return f"MaskingAggregator(step={step!r}, over={self._over}, redacted)"
-
-    @property
-    def expecting(self) -> frozenset[int]:
-        """Clients not yet heard in this step."""
-        return frozenset() if self._inbox is None else self._inbox.expecting
-
     def begin(self) -> Outgoing:
         """Invite the cohort to advertise."""
-        if self._inbox is not None:
-            raise OutOfOrder("the attempt has begun already")
-        self._inbox = Inbox(Step.ADVERTISE, self._terms.cohort)
+        self._begin(Step.ADVERTISE, self._terms.cohort)
         return self._outgoing(Step.ADVERTISE, dict.fromkeys(self._terms.cohort, b""))
-
-    def receive(self, sender: int, message: bytes) -> None:
-        """Take in an answer; see SumAggregator.receive."""
-        inbox = self._open_inbox()
-        read = {
-            Step.ADVERTISE: self._read_advert,
-            Step.SHARE: self._read_shares,
-            Step.MASKED_INPUT: self._read_input,
-            Step.CONSISTENCY: self._read_signature,
-            Step.UNMASK: self._read_unmasking,
-        }[inbox.step]
-
-        def check_and_keep() -> None:
-            with refusing(sender, inbox.step):
-                read(sender, message)
-
-        inbox.take(sender, check_and_keep)
 
     def advance(self) -> Outgoing | Ready | Done:
         """Close the step with what has arrived; see SumAggregator.advance."""
-        inbox = self._open_inbox()
-        if self._ready:
-            raise OutOfOrder("the sum is ready and waits for authorise")
+        inbox = self._step_to_close()
         answered = inbox.close()
         # From the consistency step on all vectors are in; what is needed are signatures and shares.
         late = inbox.step in (Step.CONSISTENCY, Step.UNMASK)
@@ -108,21 +71,15 @@ class MaskingAggregator:
         if inbox.step is Step.SHARE:
             return self._deliver_shares(answered)
         if inbox.step is Step.MASKED_INPUT:
-            self._survivors = answered
-            self._ready = True
-            return Ready(answered, dict(inbox.dropped), dict(inbox.rejected))
+            return self._is_ready(inbox, answered)
         if inbox.step is Step.CONSISTENCY:
             return self._ask_for_shares(answered)
         return self._finish()
 
     def authorise(self, intent: bytes) -> Outgoing:
         """Ask every survivor to sign what is to be opened; see SumAggregator.authorise."""
-        if not self._ready or self._over:
-            raise OutOfOrder("nothing is ready to be opened")
-        if type(intent) is not bytes or len(intent) != KEY_BYTES:
-            raise KeyRefused(f"intent digest is not {KEY_BYTES} bytes")
+        self._take_intent(intent)
         inbox = self._open_inbox()
-        self._ready = False
         dropped = tuple(sorted(set(self._delivered) - set(self._survivors)))
         self._opening = Opening(intent, self._survivors, dropped)
         self._offers = {
@@ -131,6 +88,15 @@ class MaskingAggregator:
         inbox.open(Step.CONSISTENCY, self._survivors)
         payload = self._opening.encode()
         return self._outgoing(Step.CONSISTENCY, dict.fromkeys(self._survivors, payload))
+
+    def _reader(self, step: Step) -> Reader:
+        return {
+            Step.ADVERTISE: self._read_advert,
+            Step.SHARE: self._read_shares,
+            Step.MASKED_INPUT: self._read_input,
+            Step.CONSISTENCY: self._read_signature,
+            Step.UNMASK: self._read_unmasking,
+        }[step]
 
     def _read_advert(self, sender: int, message: bytes) -> None:
         payload = self._unseal(Step.ADVERTISE, sender, message, recipient=EVERYBODY)
@@ -266,35 +232,10 @@ class MaskingAggregator:
                 raise self._abort(Step.UNMASK, reason) from None
             (subtract_stream if gone > survivor else add_stream)(self._total, stream_key)
 
-    def _open_inbox(self) -> Inbox:
-        if self._inbox is None:
-            raise OutOfOrder("the attempt has not begun")
-        if self._over:
-            raise OutOfOrder("the attempt is over")
-        return self._inbox
-
     def _agreed_opening(self) -> Opening:
         if self._opening is None:
             raise OutOfOrder("nothing was asked to be opened")
         return self._opening
 
-    def _unseal(
-        self, step: Step, sender: int, message: bytes, recipient: int = AGGREGATOR
-    ) -> memoryview:
-        heading = Heading(step, sender, recipient, self._context)
-        return unseal(message, heading, self._terms.roster)
-
-    def _outgoing(self, step: Step, payloads: Mapping[int, bytes]) -> Outgoing:
-        return Outgoing(
-            {
-                client: seal(
-                    self._identity, Heading(step, AGGREGATOR, client, self._context), payload
-                )
-                for client, payload in payloads.items()
-            }
-        )
-
-    def _abort(self, step: Step, reason: str) -> SumAborted:
-        self._over = True
+    def _forget(self) -> None:
         self._answers = {}
-        return SumAborted(step.label, reason)

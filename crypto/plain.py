@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from crypto.attempt import AggregatorAttempt, Reader
 from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
-from crypto.errors import KeyRefused, Malformed, OutOfOrder, RingRefused, SumAborted, TermsRefused
-from crypto.inbox import Inbox
-from crypto.keys import KEY_BYTES, Identity, Rand
+from crypto.errors import Malformed, OutOfOrder, RingRefused, TermsRefused
+from crypto.keys import Identity, Rand
 from crypto.protocol import (
     Capabilities,
     Done,
@@ -59,82 +59,47 @@ class PlainClient:
         return seal(self._identity, heading, payload)
 
 
-class PlainAggregator:
+class PlainAggregator(AggregatorAttempt):
     """Adds vectors in clear; see SumAggregator."""
 
     def __init__(self, terms: Terms, *, identity: Identity) -> None:
-        self._terms = terms
-        self._identity = identity
-        self._inbox: Inbox | None = None
-        self._ready = False
+        super().__init__(terms, identity=identity)
+        self._context = _context(terms)
         self._authorised = False
-        self._over = False
-        self._survivors: tuple[int, ...] = ()
         self._total = np.zeros(terms.length, dtype=np.uint64)
-
-    @property
-    def expecting(self) -> frozenset[int]:
-        """Clients not yet heard."""
-        return frozenset() if self._inbox is None else self._inbox.expecting
 
     def begin(self) -> Outgoing:
         """Ask every client for its vector."""
-        if self._inbox is not None:
-            raise OutOfOrder("the attempt has begun already")
-        terms, step = self._terms, Step.PLAIN_INPUT
-        self._inbox = Inbox(step, terms.cohort)
-        messages = {
-            client: seal(self._identity, Heading(step, AGGREGATOR, client, _context(terms)), b"")
-            for client in terms.cohort
-        }
-        return Outgoing(messages)
-
-    def receive(self, sender: int, message: bytes) -> None:
-        """Take in a vector; see SumAggregator.receive."""
-        terms, step = self._terms, Step.PLAIN_INPUT
-
-        def check_and_keep() -> None:
-            heading = Heading(step, sender, AGGREGATOR, _context(terms))
-            with refusing(sender, step):
-                payload = unseal(message, heading, terms.roster)
-                terms.ring.add_into(self._total, terms.ring.unpack(payload, terms.length))
-
-        self._open_inbox().take(sender, check_and_keep)
+        self._begin(Step.PLAIN_INPUT, self._terms.cohort)
+        return self._outgoing(Step.PLAIN_INPUT, dict.fromkeys(self._terms.cohort, b""))
 
     def advance(self) -> Outgoing | Ready | Done:
         """Close the step with what has arrived; see SumAggregator.advance."""
-        inbox = self._open_inbox()
-        if self._ready:
-            raise OutOfOrder("the sum is ready and waits for authorise")
+        inbox = self._step_to_close()
         if self._authorised:
             self._over = True
             return Done(self._terms.ring.decode(self._total), self._survivors)
-        self._survivors = inbox.close()
-        if len(self._survivors) < self._terms.quorum:
-            self._over = True
-            raise SumAborted(
-                inbox.step.label,
-                f"{len(self._survivors)} clients answered, {self._terms.quorum} needed",
-            )
-        self._ready = True
-        return Ready(self._survivors, dict(inbox.dropped), dict(inbox.rejected))
+        answered, needed = inbox.close(), self._terms.quorum
+        if len(answered) < needed:
+            raise self._abort(inbox.step, f"{len(answered)} clients answered, {needed} needed")
+        return self._is_ready(inbox, answered)
 
     def authorise(self, intent: bytes) -> Outgoing:
         """Nothing is left to ask: the sum lies open. See SumAggregator.authorise."""
-        if not self._ready or self._over:
-            raise OutOfOrder("nothing is ready to be opened")
-        if type(intent) is not bytes or len(intent) != KEY_BYTES:
-            raise KeyRefused(f"intent digest is not {KEY_BYTES} bytes")
-        self._ready = False
+        self._take_intent(intent)
         self._authorised = True
         return Outgoing({})
 
-    def _open_inbox(self) -> Inbox:
-        if self._inbox is None:
-            raise OutOfOrder("the attempt has not begun")
-        if self._over:
-            raise OutOfOrder("the attempt is over")
-        return self._inbox
+    def _reader(self, step: Step) -> Reader:
+        del step
+        return self._read_input
+
+    def _read_input(self, sender: int, message: bytes) -> None:
+        terms, payload = self._terms, self._unseal(Step.PLAIN_INPUT, sender, message)
+        terms.ring.add_into(self._total, terms.ring.unpack(payload, terms.length))
+
+    def _forget(self) -> None:
+        self._total[:] = 0
 
 
 class Plain:
