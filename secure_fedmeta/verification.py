@@ -99,7 +99,7 @@ def _check_files(directory: Path) -> None:
             continue
         for name, digest in entry["body"]["files"].items():
             path = directory / name
-            if Path(name).name != name:
+            if Path(name).name != name or name == "..":
                 raise VerificationFailed(index, f"{name!r} is no name of a file of the run")
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise VerificationFailed(index, f"{name} is missing or not as it was exported")

@@ -69,3 +69,9 @@ def test_the_mark_is_in_log_report_console_and_verification(tmp_path: Path) -> N
         with console.capture() as shown:
             console.print(render_report(result.directory, result.report))
         assert ("NOT PRIVATE" in shown.get()) is marked
+
+
+def test_the_report_says_that_no_epsilon_holds(tmp_path: Path) -> None:
+    (note,) = seeded(tmp_path).report["notes"]
+    assert "no epsilon holds" in note
+    assert run(tiny(), out=tmp_path).report["notes"] == []

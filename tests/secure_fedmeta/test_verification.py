@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from datetime import UTC, datetime
@@ -238,3 +239,20 @@ def test_a_given_key_does_not_set_the_pinned_head_aside(result: Path) -> None:
     found = verify(result, key).verified
     assert found is not None
     assert found.trust == "pinned"
+
+
+@pytest.mark.parametrize("name", ["../outside", "audit/checkpoint", ".."])
+def test_a_log_names_files_of_its_run_only(
+    result: Path, state_dir: Path, name: str, tmp_path: Path
+) -> None:
+    """Even a rightly signed log makes the verifier read nothing but the run's own files."""
+    (tmp_path / "outside").write_bytes(b"x")
+    target = result / name
+    content = target.read_bytes() if target.is_file() else b""
+    origin = loads((result / "audit" / "log.jsonl").read_bytes().splitlines()[0])["body"]["origin"]
+    signer = LogSigner.generate(origin, (state_dir / "log-signing.key").read_bytes())
+    with AuditLog.open(result / "audit", signer, clock=lambda: datetime.now(UTC)) as log:
+        log.append("report-exported", {"files": {name: hashlib.sha256(content).hexdigest()}})
+    outcome = verify(result)
+    assert (outcome.accepted, outcome.entry) == (False, ENTRIES)
+    assert "is no name of a file of the run" in str(outcome.failure)
