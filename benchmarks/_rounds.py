@@ -81,6 +81,7 @@ class Federation:
             cohort=tuple(keys),
             ring=ring,
             length=length,
+            degree=clients - 1,
             threshold=threshold,
             min_survivors=threshold,
             max_colluders=max_colluders,

@@ -79,7 +79,7 @@ class Case:
     @property
     def threshold(self) -> int:
         """The smallest that malicious mode allows."""
-        return SECURE_SUMS["masking"].default_threshold(self.clients, self.max_colluders)
+        return (self.clients + self.max_colluders) // 2 + 1
 
 
 CASES = (

@@ -30,7 +30,7 @@ from crypto.protocol import (
     check_officer,
     check_survivors,
 )
-from crypto.terms import Terms
+from crypto.terms import Sharing, Terms
 
 _FRAMING: Final = 256  # bytes around an upload, more than its envelope and length take
 
@@ -86,10 +86,10 @@ class Homomorphic:
                 " gets all of them in one message. Take fewer values or clients"
             )
 
-    def default_threshold(self, clients: int, max_colluders: int) -> int:
-        """1: no secret is shared, min_survivors alone decides how few vectors may be opened."""
-        del clients, max_colluders
-        return 1
+    def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
+        """No secret is shared: min_survivors alone decides how few vectors may be opened."""
+        del clients, max_colluders, min_survivors
+        return Sharing(degree=0, threshold=1)
 
     def capabilities(self) -> Capabilities:
         """What one key holder and encryption alone withstand."""

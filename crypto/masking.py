@@ -42,10 +42,10 @@ from crypto.protocol import (
     VectorSource,
     check_aggregator,
     check_client,
-    check_thresholds,
 )
 from crypto.shamir import MAX_SHARES
-from crypto.terms import Terms
+from crypto.sharing import check_sharing, choose_sharing
+from crypto.terms import Sharing, Terms
 
 _NOTES: Final = (
     (
@@ -83,16 +83,16 @@ class Masking:
 
     def check(self, terms: Terms) -> None:
         """Refuse fewer than 3 or more than 255 clients and unsafe thresholds; see SecureSum."""
-        check_thresholds(terms)
+        check_sharing(terms)
         if len(terms.cohort) > MAX_SHARES:
             raise TermsRefused(
                 f"cohort of {len(terms.cohort)} clients; allowed: up to {MAX_SHARES} on a complete"
                 " graph (shares are over GF(2^8))"
             )
 
-    def default_threshold(self, clients: int, max_colluders: int) -> int:
-        """Smallest t with 2t > clients + max_colluders; see check_thresholds."""
-        return (clients + max_colluders) // 2 + 1
+    def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
+        """The complete graph; see choose_sharing."""
+        return choose_sharing(clients, max_colluders, min_survivors)
 
     def capabilities(self) -> Capabilities:
         """What double masking with the consistency step withstands."""

@@ -21,9 +21,9 @@ from crypto.protocol import (
     VectorSource,
     check_aggregator,
     check_client,
-    check_thresholds,
 )
-from crypto.terms import Terms
+from crypto.sharing import check_sharing, choose_sharing
+from crypto.terms import Sharing, Terms
 
 
 class PlainClient:
@@ -109,11 +109,11 @@ class Plain:
 
     def check(self, terms: Terms) -> None:
         """Refuse what every secure sum refuses, so that terms can be tried out in clear."""
-        check_thresholds(terms)
+        check_sharing(terms)
 
-    def default_threshold(self, clients: int, max_colluders: int) -> int:
+    def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
         """The same as that of masking."""
-        return (clients + max_colluders) // 2 + 1
+        return choose_sharing(clients, max_colluders, min_survivors)
 
     def capabilities(self) -> Capabilities:
         """Nothing is hidden."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from crypto.errors import TermsRefused
 from crypto.keys import Identity, Rand
-from crypto.terms import Terms
+from crypto.terms import Sharing, Terms
 
 VectorSource = Callable[[], NDArray[np.int64]]
 Behaviour = Literal["honest-but-curious", "malicious"]
@@ -168,8 +168,12 @@ class SecureSum(Protocol):
         """
         ...
 
-    def default_threshold(self, clients: int, max_colluders: int) -> int:
-        """The smallest threshold that check allows: it survives the most drops."""
+    def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
+        """How this protocol shares secrets in such a cohort; check allows it.
+
+        Raises:
+            TermsRefused: no sharing keeps the promises; says why, with the numbers.
+        """
         ...
 
     def capabilities(self) -> Capabilities:
@@ -197,27 +201,6 @@ class SecureSum(Protocol):
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
         """The aggregator of the attempt."""
         ...
-
-
-def check_thresholds(terms: Terms) -> None:
-    """Conditions on a complete graph that the derivation closure of double masking needs.
-
-    A client gives one kind of share per neighbour and attempt. For both kinds of one neighbour to
-    reach the threshold t, honest clients A and B without overlap and the colluders C must satisfy
-    |A| + |C| >= t and |B| + |C| >= t, hence n + |C| >= 2t: excluded by 2t > n + max_colluders.
-
-    Raises:
-        TermsRefused: naming the value and what is allowed.
-    """
-    check_cohort(terms)
-    n, t, c = len(terms.cohort), terms.threshold, terms.max_colluders
-    if not n + c < 2 * t <= 2 * n:
-        raise TermsRefused(
-            f"threshold {t} of {n} clients with {c} colluders; allowed: {(n + c) // 2 + 1} to {n}"
-            " (2 * threshold > clients + max_colluders), else both shares of one client could be"
-            " collected"
-        )
-    check_survivors(terms)
 
 
 def check_cohort(terms: Terms) -> None:

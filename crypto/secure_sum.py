@@ -19,7 +19,7 @@ from crypto.protocol import (
     SumOfficer,
     VectorSource,
 )
-from crypto.terms import Terms
+from crypto.terms import Sharing, Terms
 
 SECURE_SUMS: Final[dict[str, SecureSum]] = {
     "he": Homomorphic(),
@@ -35,6 +35,7 @@ __all__ = [
     "Rand",
     "Ready",
     "SecureSum",
+    "Sharing",
     "SumAggregator",
     "SumClient",
     "SumOfficer",

@@ -16,6 +16,20 @@ DIGEST_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How secrets are shared in a cohort.
+
+    Attributes:
+        degree: neighbours that a client deals shares to; cohort size - 1 is the complete graph, 0
+            is that nobody deals any.
+        threshold: number of shares that recover a secret.
+    """
+
+    degree: int
+    threshold: int
+
+
+@dataclass(frozen=True)
 class Terms:
     """What everybody in an attempt must agree on; a party never learns any of it from a message.
 
@@ -33,6 +47,7 @@ class Terms:
         cohort: roster indices of the clients of this attempt, strictly increasing.
         ring: ring of the sum, with its headroom.
         length: number of values in a vector.
+        degree: number of neighbours that a client shares its secrets with; see Sharing.
         threshold: number of shares that recover a secret.
         min_survivors: least number of vectors in a sum that may be opened.
         max_colluders: number of clients that may work with the aggregator.
@@ -52,6 +67,7 @@ class Terms:
     cohort: tuple[int, ...]
     ring: Ring
     length: int
+    degree: int
     threshold: int
     min_survivors: int
     max_colluders: int
@@ -65,6 +81,7 @@ class Terms:
             ("round", 0),
             ("attempt", 0),
             ("length", 1),
+            ("degree", 0),
             ("threshold", 1),
             ("min_survivors", 1),
             ("max_colluders", 0),
@@ -94,7 +111,7 @@ class Terms:
     def ctx1(self) -> bytes:
         """Digest of all of these terms but the model, 32 bytes: signs what comes before ctx2."""
         numbers = Writer()
-        for value in (self.round, self.attempt, self.ring.bits, self.length):
+        for value in (self.round, self.attempt, self.ring.bits, self.length, self.degree):
             numbers.u32(value)
         for value in (self.threshold, self.min_survivors, self.max_colluders, *self.cohort):
             numbers.u32(value)
@@ -126,6 +143,7 @@ class Terms:
             "cohort": list(self.cohort),
             "ring_bits": self.ring.bits,
             "length": self.length,
+            "degree": self.degree,
             "threshold": self.threshold,
             "min_survivors": self.min_survivors,
             "max_colluders": self.max_colluders,

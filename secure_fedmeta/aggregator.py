@@ -239,11 +239,12 @@ class Aggregator:
                     "parameters": {
                         "ring_bits": setting.ring.bits,
                         "values": setting.plan.dimension,
+                        "degree": setting.sharing.degree,
                         "min_survivors": setting.plan.min_survivors,
                         "max_colluders": setting.plan.max_colluders,
                     },
                     "capabilities": setting.protocol.capabilities().to_json(),
-                    "threshold": setting.threshold,
+                    "threshold": setting.sharing.threshold,
                 },
                 "clip": decimal(setting.plan.clip),
                 "event": event.to_json(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from crypto.errors import RingRefused, TermsRefused
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SECURE_SUMS, SecureSum
+from crypto.secure_sum import SECURE_SUMS, SecureSum, Sharing
 from privacy.errors import PlanRefused
 from privacy.plan import PrivacyPlan
 from privacy.plan import Terms as PlanTerms
@@ -50,7 +50,7 @@ class Parts:
         plan: the privacy plan.
         protocol: the secure sum.
         ring: integers with proved headroom for the plan's sums.
-        threshold: shares needed to recover a secret.
+        sharing: with how many clients secrets are shared, and how many recover one.
         optimiser: the server's rule.
     """
 
@@ -64,7 +64,7 @@ class Parts:
     plan: PrivacyPlan
     protocol: SecureSum
     ring: Ring
-    threshold: int
+    sharing: Sharing
     optimiser: ServerOptimiser
 
     def initial(self) -> torch.Tensor:
@@ -117,7 +117,8 @@ def assemble(
         device=config.compute.device,
     )
     plan = _plan(config, source, training, learner.spec)
-    ring, threshold = _ring(config, plan, protocol)
+    ring = _ring(plan)
+    sharing = _sharing(config, plan, protocol)
     optimiser = ServerOptimiser(
         config.server.optimiser, config.server.lr, average_from=config.server.average_from
     )
@@ -132,7 +133,7 @@ def assemble(
         plan=plan,
         protocol=protocol,
         ring=ring,
-        threshold=threshold,
+        sharing=sharing,
         optimiser=optimiser,
     )
 
@@ -201,7 +202,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
         spec=parts.learner.spec,
         protocol=parts.protocol,
         ring=parts.ring,
-        threshold=parts.threshold,
+        sharing=parts.sharing,
     )
     clients = {
         index: Client(
@@ -324,9 +325,9 @@ def _with_noise(privacy: PrivacyConfig, terms: PlanTerms) -> PrivacyPlan:
     return PrivacyPlan.calibrated(epsilon=privacy.epsilon, **terms)
 
 
-def _ring(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> tuple[Ring, int]:
+def _ring(plan: PrivacyPlan) -> Ring:
     try:
-        ring = Ring.for_sum(
+        return Ring.for_sum(
             max_abs=plan.max_abs,
             clients=plan.clients,
             noise_std=plan.noise_std(plan.clients),
@@ -334,18 +335,23 @@ def _ring(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> tuple[Ring,
         )
     except RingRefused as error:
         raise ConfigError(str(error), key="privacy.max_units_per_client") from error
+
+
+def _sharing(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> Sharing:
+    """What the protocol takes, with the threshold that the config asks for if it does."""
     threshold = config.secure_sum.threshold
-    if threshold is None:
-        least = protocol.default_threshold(plan.clients, plan.max_colluders)
-        threshold = max(least, min(plan.min_survivors, 2 * plan.clients // 3 + 1))
-    if threshold > plan.clients:
+    if threshold is not None and threshold > plan.clients:
         raise ConfigError(
             f"only {plan.clients} clients train", key="secure_sum.threshold", value=threshold
         )
-    if threshold > plan.min_survivors:
+    if threshold is not None and threshold > plan.min_survivors:
         raise ConfigError(
-            f"{protocol.name} needs {threshold} shares; set {threshold} or more",
+            f"secure_sum.threshold asks for {threshold} shares; set {threshold} or more",
             key="privacy.min_survivors",
             value=plan.min_survivors,
         )
-    return ring, threshold
+    try:
+        sharing = protocol.sharing(plan.clients, plan.max_colluders, plan.min_survivors)
+    except TermsRefused as error:
+        raise ConfigError(f"{protocol.name}: {error}", key="secure_sum") from error
+    return sharing if threshold is None else replace(sharing, threshold=threshold)

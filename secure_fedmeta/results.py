@@ -84,7 +84,8 @@ def report(
             "protocol": parts.protocol.name,
             "capabilities": parts.protocol.capabilities().to_json(),
             "ring_bits": parts.ring.bits,
-            "threshold": parts.threshold,
+            "degree": parts.sharing.degree,
+            "threshold": parts.sharing.threshold,
         },
         "data": {
             "source": parts.source.name,

@@ -8,7 +8,7 @@ import torch
 
 from crypto.keys import Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SecureSum, Terms
+from crypto.secure_sum import SecureSum, Sharing, Terms
 from privacy.plan import PrivacyPlan
 from secure_fedmeta.vector import ParameterVector
 
@@ -25,7 +25,7 @@ class Setting:
         spec: layout of the model's parameters.
         protocol: the secure sum.
         ring: integers mod 2^b with room for the plan's sums.
-        threshold: shares needed to recover a secret.
+        sharing: with how many clients secrets are shared, and how many recover one.
     """
 
     run: bytes
@@ -35,7 +35,7 @@ class Setting:
     spec: ParameterVector
     protocol: SecureSum
     ring: Ring
-    threshold: int
+    sharing: Sharing
 
     @property
     def cohort(self) -> tuple[int, ...]:
@@ -55,7 +55,8 @@ class Setting:
             cohort=self.cohort,
             ring=self.ring,
             length=self.plan.dimension,
-            threshold=self.threshold,
+            degree=self.sharing.degree,
+            threshold=self.sharing.threshold,
             min_survivors=self.plan.min_survivors,
             max_colluders=self.plan.max_colluders,
         )

@@ -17,6 +17,7 @@ from tests.crypto.harness import (
     another,
     identity,
     input_step,
+    least_survivors,
     make_terms,
     make_vectors,
     resign,
@@ -77,7 +78,7 @@ def test_drops_at_every_step(name: str, step: int, gone: tuple[int, ...]) -> Non
 @given(data=st.data())
 def test_equals_the_plain_sum_for_any_drop_pattern(name: str, data: st.DataObject) -> None:
     clients = data.draw(st.integers(3, 6), label="clients")
-    least = max(SECURE_SUMS[name].default_threshold(clients, 0), 2)
+    least = clients // 2 + 1
     terms = make_terms(
         clients,
         bits=data.draw(st.integers(2, WIDEST[name]), label="bits"),
@@ -268,7 +269,10 @@ def test_a_stranger_is_refused(name: str) -> None:
         ({"min_survivors": 2}, "min_survivors is 2"),
         ({"min_survivors": 6}, "min_survivors is 6"),
         ({"max_colluders": 4, "threshold": 5, "min_survivors": 5}, "fewer than 2 honest"),
-        ({"cohort": (1, 2, 3), "threshold": 2, "min_survivors": 2}, "one curious client"),
+        (
+            {"cohort": (1, 2, 3), "degree": 2, "threshold": 2, "min_survivors": 2},
+            "one curious client",
+        ),
     ],
 )
 def test_terms_that_break_the_promise_are_refused(
@@ -292,14 +296,24 @@ def test_terms_that_break_the_promise_are_refused(
 
 
 @pytest.mark.parametrize("clients", range(3, 41))
-def test_default_threshold_is_the_smallest_allowed(name: str, clients: int) -> None:
+def test_the_sharing_of_a_protocol_is_one_that_it_allows(name: str, clients: int) -> None:
+    """Up to the most drops that can be survived; with fewer survivors there is no sharing."""
     protocol = SECURE_SUMS[name]
     for colluders in range(clients // 3 + 1 if name != "he" else 1):
-        t = protocol.default_threshold(clients, colluders)
-        terms = make_terms(clients, max_colluders=colluders, threshold=t)
-        protocol.check(terms)
+        least = least_survivors((clients + colluders) // 2 + 1, colluders)
+        for survivors in range(least, clients + 1):
+            sharing = protocol.sharing(clients, colluders, survivors)
+            assert sharing.threshold <= survivors
+            terms = make_terms(clients, max_colluders=colluders, min_survivors=survivors)
+            protocol.check(another(terms, degree=sharing.degree, threshold=sharing.threshold))
+        if name == "he":
+            assert (sharing.degree, sharing.threshold) == (0, 1)
+            continue
+        few = (clients + colluders) // 2
+        with pytest.raises(TermsRefused, match=f"min_survivors is {few}"):
+            protocol.sharing(clients, colluders, few)
         with pytest.raises(TermsRefused):
-            protocol.check(another(terms, threshold=t - 1))
+            protocol.check(make_terms(clients, max_colluders=colluders, threshold=few))
 
 
 def test_identities_must_be_those_of_the_roster(name: str) -> None:

@@ -81,8 +81,7 @@ def make_terms(
 ) -> Terms:
     """Terms with the smallest threshold that masking allows, unless another is given."""
     chosen = tuple(range(1, clients + 1)) if cohort is None else tuple(cohort)
-    least = SECURE_SUMS["masking"].default_threshold(len(chosen), max_colluders)
-    t = least if threshold is None else threshold
+    t = (len(chosen) + max_colluders) // 2 + 1 if threshold is None else threshold
     return Terms(
         run=hashlib.sha256(b"run").digest(),
         round=round_number,
@@ -94,6 +93,7 @@ def make_terms(
         cohort=chosen,
         ring=Ring(bits),
         length=length,
+        degree=len(chosen) - 1,
         threshold=t,
         min_survivors=least_survivors(t, max_colluders) if min_survivors is None else min_survivors,
         max_colluders=max_colluders,

@@ -77,7 +77,7 @@ def test_terms_are_never_taken_from_the_aggregator() -> None:
         {"threshold": 4, "min_survivors": 4},
         {"min_survivors": 5},
         {"max_colluders": 0, "length": 6},
-        {"cohort": (1, 2, 3, 4)},
+        {"cohort": (1, 2, 3, 4), "degree": 3},
         {"round": 1},
         {"attempt": 1},
     ):
@@ -622,3 +622,9 @@ def test_cohorts_beyond_the_complete_graph_are_refused() -> None:
     SECURE_SUMS["masking"].check(make_terms(255))
     with pytest.raises(TermsRefused, match="allowed: up to 255"):
         SECURE_SUMS["masking"].check(make_terms(256))
+
+
+@pytest.mark.parametrize("degree", [0, 3, 5])
+def test_only_the_complete_graph_is_accepted(degree: int) -> None:
+    with pytest.raises(TermsRefused, match=f"degree {degree} of 5 clients; allowed: 4"):
+        SECURE_SUMS["masking"].check(another(make_terms(5), degree=degree))

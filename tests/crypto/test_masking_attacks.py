@@ -361,7 +361,7 @@ def test_whatever_the_aggregator_does_it_learns_one_sum_of_enough_survivors_or_n
     """
     clients = data.draw(st.integers(4, 7), label="clients")
     colluders = data.draw(st.integers(0, 2 if clients > 5 else 1), label="colluders")
-    least = SECURE_SUMS["masking"].default_threshold(clients, colluders)
+    least = (clients + colluders) // 2 + 1
     terms = make_terms(
         clients,
         max_colluders=colluders,
@@ -481,7 +481,7 @@ def test_split_survivors_take_a_client_apart_below_the_threshold_that_is_allowed
 ) -> None:
     """With 2t = n two halves of the clients each sign their own story."""
     with monkeypatch.context() as weakened:
-        weakened.setattr("crypto.masking.check_thresholds", lambda _: None)
+        weakened.setattr("crypto.masking.check_sharing", lambda _: None)
         weakened.setattr("crypto.masking_client.MaskingClient._check_quorum", lambda *_: None)
         run, found = split_the_survivors(threshold=2)  # what check refuses
         assert found is not None

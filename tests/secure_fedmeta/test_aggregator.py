@@ -82,7 +82,8 @@ def test_what_the_intent_states(tmp_path: Path) -> None:
     assert body["plan_digest"] == plan.digest().hex()
     assert body["config_digest"] == federation.parties.setting.config_digest.hex()
     assert body["secure_sum"]["protocol"] == "masking"
-    assert body["secure_sum"]["threshold"] == federation.parts.threshold
+    assert body["secure_sum"]["threshold"] == federation.parts.sharing.threshold
+    assert body["secure_sum"]["parameters"]["degree"] == federation.parts.sharing.degree == 3
     assert body["secure_sum"]["parameters"]["ring_bits"] == federation.parts.ring.bits
     assert body["secure_sum"]["capabilities"]["hides_updates"] is True
 

@@ -137,7 +137,8 @@ def test_a_model_of_another_size_is_refused(federation: Federation, change) -> N
 def foreign(setting: Setting, change: str) -> Setting:
     """The setting of an aggregator that would like other terms than the clients have."""
     if change == "threshold":
-        return replace(setting, threshold=setting.threshold + 1)
+        sharing = setting.sharing
+        return replace(setting, sharing=replace(sharing, threshold=sharing.threshold + 1))
     if change == "config":
         return replace(setting, config_digest=bytes(32))
     if change == "run":
