@@ -33,7 +33,7 @@ class Terms(TypedDict):
         delta: delta of the whole run, in (0, 1).
         rounds: rounds of the whole run, failed attempts included.
         clip: C, L2 bound of one unit's vector.
-        dimension: d, coordinates of a vector.
+        parameters: d, coordinates of one unit's vector: the parameters of the model.
         expected_units: the constant that a sum is divided by; never a count taken from the data.
         max_units_per_client: most units that one client may encode in one round.
         clients: clients of the federation.
@@ -51,7 +51,7 @@ class Terms(TypedDict):
     delta: float
     rounds: int
     clip: float
-    dimension: int
+    parameters: int
     expected_units: int
     max_units_per_client: int
     clients: int
@@ -77,6 +77,7 @@ class PrivacyPlan:
         epsilon: the target of the calibration; None when the noise was given.
         noise_multiplier: z, as seen by max(max_colluders, 1) participants when only min_survivors
             contribute.
+        dimension: coordinates of the vector that is summed.
         share_variance: variance per coordinate of one client's noise, steps^2:
             (z * l2)^2 / (min_survivors - max(max_colluders, 1)).
         l2: Delta, exact L2 bound of one unit's integer vector.
@@ -94,6 +95,7 @@ class PrivacyPlan:
     rounds: int
     clip: float
     scale: int
+    parameters: int
     dimension: int
     expected_units: int
     max_units_per_client: int
@@ -148,9 +150,9 @@ class PrivacyPlan:
 
     @classmethod
     def _build(cls, z: float, epsilon: float | None, terms: Terms) -> PrivacyPlan:
-        clip, dimension = terms["clip"], terms["dimension"]
+        clip, dimension = terms["clip"], terms["parameters"]
         _check_real("clip", clip, MIN_BOUND, MAX_BOUND)
-        _check_int("dimension", dimension, 1, MAX_DELTA)
+        _check_int("parameters", dimension, 1, MAX_DELTA)
         scale = terms.get("scale")
         if scale is None:
             scale = default_scale(clip, dimension)
@@ -167,6 +169,7 @@ class PrivacyPlan:
             rounds=terms["rounds"],
             clip=clip,
             scale=scale,
+            parameters=terms["parameters"],
             dimension=dimension,
             expected_units=terms["expected_units"],
             max_units_per_client=terms["max_units_per_client"],
@@ -188,7 +191,9 @@ class PrivacyPlan:
         if self.epsilon is not None:
             _check_real("epsilon", self.epsilon, 2.0**-1022, MAX_BOUND)
         _check_int("scale", self.scale, 1, MAX_SCALE)
-        _check_int("dimension", self.dimension, 1, MAX_DELTA)
+        _check_int("parameters", self.parameters, 1, MAX_DELTA)
+        if self.dimension != self.parameters:
+            raise PlanRefused(f"dimension {self.dimension} does not follow from the plan's terms")
         for name in ("rounds", "expected_units", "max_units_per_client", "person_units"):
             _check_int(name, getattr(self, name), 1, 2**31)
         honest = _honest(self.clients, self.min_survivors, self.max_colluders)
@@ -225,7 +230,7 @@ class PrivacyPlan:
         unit with NaN or infinity counts as the zero vector.
 
         Args:
-            units: float16, float32 or float64 [k, dimension], 0 <= k <= max_units_per_client; one
+            units: float16, float32 or float64 [k, parameters], 0 <= k <= max_units_per_client; one
                 row per unit. k = 0 is noise alone.
             rng: the client's own generator, never shared and never reset between rounds.
 
@@ -235,8 +240,8 @@ class PrivacyPlan:
         Raises:
             PlanRefused: another shape or dtype, or more units than planned.
         """
-        if units.ndim != 2 or units.shape[1] != self.dimension:
-            raise PlanRefused(f"units have shape {units.shape}; allowed: [k, {self.dimension}]")
+        if units.ndim != 2 or units.shape[1] != self.parameters:
+            raise PlanRefused(f"units have shape {units.shape}; allowed: [k, {self.parameters}]")
         if units.shape[0] > self.max_units_per_client:
             raise PlanRefused(
                 f"{units.shape[0]} units; allowed: at most {self.max_units_per_client} per client"
@@ -254,7 +259,7 @@ class PrivacyPlan:
             total: int64 [dimension].
 
         Returns:
-            float64 [dimension].
+            float64 [parameters].
 
         Raises:
             PlanRefused: another shape or dtype.

@@ -70,7 +70,7 @@ class Party(ABC):
                 raise MessageRefused(
                     None, "round-open", f"{moment} is not after {self._last}: never answered twice"
                 )
-            model = from_wire(envelope.model, self._setting.plan.dimension)
+            model = from_wire(envelope.model, self._setting.plan.parameters)
             terms = self._setting.terms(
                 round_index=envelope.round, attempt=envelope.attempt, model=model
             )

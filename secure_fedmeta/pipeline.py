@@ -303,7 +303,7 @@ def _plan(
         "delta": privacy.delta,
         "rounds": config.training.rounds,
         "clip": privacy.clip,
-        "dimension": spec.size,
+        "parameters": spec.size,
         "expected_units": privacy.expected_units,
         "max_units_per_client": privacy.max_units_per_client or most,
         "clients": len(training),

@@ -10,7 +10,7 @@ TERMS: dict[str, Any] = {
     "delta": 1e-5,
     "rounds": 30,
     "clip": 1.0,
-    "dimension": 30,
+    "parameters": 30,
     "expected_units": 100,
     "max_units_per_client": 10,
     "clients": 10,

@@ -30,7 +30,7 @@ PLAN = with_noise(
     clients=CLIENTS,
     min_survivors=SURVIVORS,
     max_colluders=COLLUDERS,
-    dimension=SAMPLES,
+    parameters=SAMPLES,
     clip=2.0,
     expected_units=64,
 )
@@ -104,7 +104,7 @@ def test_planted_bugs_are_rejected(survivors: int) -> None:
         clients=10,
         min_survivors=10,
         max_colluders=0,
-        dimension=SAMPLES,
+        parameters=SAMPLES,
         clip=2.0,
         expected_units=64,
     )  # noise sized for all who were invited
@@ -127,7 +127,7 @@ def test_a_reused_generator_state_shows_between_rounds() -> None:
 
 def test_units_do_not_change_the_noise() -> None:
     """The noise around the mean is the same with units as without."""
-    plan = with_noise(Z, dimension=SAMPLES, clip=2.0, expected_units=64)
+    plan = with_noise(Z, parameters=SAMPLES, clip=2.0, expected_units=64)
     units = np.full((4, SAMPLES), 1e-3)
     rngs = [SecureRandom.from_key(bytes([6, c]) * 16) for c in range(SURVIVORS)]
     total = sum(plan.encode(units, rng) for rng in rngs)

@@ -23,7 +23,7 @@ KEY = bytes(range(32))
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.5, 1.0, 3.0, 10.0, 100.0])
-@pytest.mark.parametrize("changes", [{}, {"max_colluders": 0, "rounds": 1}, {"dimension": 5000}])
+@pytest.mark.parametrize("changes", [{}, {"max_colluders": 0, "rounds": 1}, {"parameters": 5000}])
 def test_the_claim_is_just_within_the_target(epsilon: float, changes: dict[str, Any]) -> None:
     plan = calibrated(epsilon, **changes)
     spent = spend([plan.worst_event()] * plan.rounds, delta=plan.delta)
@@ -60,7 +60,7 @@ def test_sampler_clip_noise_and_event_agree(
     plan = calibrated(
         epsilon,
         clip=clip,
-        dimension=dimension,
+        parameters=dimension,
         rounds=rounds,
         clients=clients,
         min_survivors=survivors,
@@ -117,8 +117,8 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
         ({"rounds": 0}, "rounds"),
         ({"rounds": 2.0}, "rounds"),
         ({"rounds": True}, "rounds"),
-        ({"dimension": 0}, "dimension"),
-        ({"dimension": 2**31}, "dimension"),
+        ({"parameters": 0}, "parameters"),
+        ({"parameters": 2**31}, "parameters"),
         ({"expected_units": 0}, "expected_units"),
         ({"expected_units": 10.0}, "expected_units"),
         ({"max_units_per_client": 0}, "max_units_per_client"),
@@ -210,7 +210,7 @@ def test_only_a_given_key_repeats() -> None:
 
 def test_scale_costs_little_and_the_ring_stays_small() -> None:
     for dimension in (1, 30, 1000, 100_000, 10_000_000):
-        plan = with_noise(dimension=dimension, clip=0.37)
+        plan = with_noise(parameters=dimension, clip=0.37)
         steps = plan.scale * plan.clip
         assert plan.scale & (plan.scale - 1) == 0
         assert plan.l2 / steps < 1.001
@@ -240,7 +240,7 @@ def test_the_digest_is_of_the_canonical_json_and_of_every_field() -> None:
         calibrated(delta=2e-5),
         calibrated(rounds=31),
         calibrated(clip=1.5),
-        calibrated(dimension=31),
+        calibrated(parameters=31),
         calibrated(expected_units=101),
         calibrated(max_units_per_client=11),
         calibrated(clients=11),
@@ -265,6 +265,7 @@ def test_the_digest_is_of_the_canonical_json_and_of_every_field() -> None:
         {"clip": 2.0},
         {"min_survivors": 9},
         {"dimension": 31},
+        {"parameters": 31},
         {"mechanism": "gaussian"},
         {"epsilon": -1.0},
         {"share_variance": 0.0},

@@ -154,7 +154,7 @@ def foreign(setting: Setting, change: str) -> Setting:
     terms = {
         name: getattr(plan, name)
         for name in (
-            "delta", "rounds", "clip", "dimension", "expected_units", "max_units_per_client",
+            "delta", "rounds", "clip", "parameters", "expected_units", "max_units_per_client",
             "clients", "min_survivors", "max_colluders", "person_units", "epsilon",
         )
     }  # fmt: skip
