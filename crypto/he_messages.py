@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
-from crypto.he_parameters import DEGREE, Parameters
-from crypto.he_words import pack_words, packed_size, unpack_words
+from crypto.he_parameters import Parameters
+from crypto.he_words import pack_polynomials, unpack_polynomials
 from crypto.ring import Ring
 from crypto.terms import Terms
 
@@ -35,7 +35,7 @@ Words = NDArray[np.uint64]
 
 def encode_key(parameters: Parameters, key: Words) -> bytes:
     """Encode a public key [2, key primes, N] behind its parameters."""
-    return parameters.encode() + _pack(key[None], parameters.key_primes)
+    return parameters.encode() + pack_polynomials(key[None], parameters.key_primes)
 
 
 def decode_key(payload: memoryview, parameters: Parameters) -> Words:
@@ -48,7 +48,7 @@ def decode_key(payload: memoryview, parameters: Parameters) -> Words:
     own = parameters.encode()
     if reader.fixed(len(own)) != own:
         raise Malformed("the key is for other parameters")
-    key: Words = _unpack(reader.rest(), 1, parameters.key_primes)[0]
+    key: Words = _unpack_pairs(reader.rest(), 1, parameters.key_primes, parameters.degree)[0]
     return key
 
 
@@ -72,7 +72,7 @@ def context_under(terms: Terms, payload: bytes | memoryview) -> bytes:
 
 def encode_ciphertexts(parameters: Parameters, ciphertexts: Words) -> bytes:
     """Encode [ciphertexts, 2, data primes, N]."""
-    return _pack(ciphertexts, parameters.data_primes)
+    return pack_polynomials(ciphertexts, parameters.data_primes)
 
 
 def decode_ciphertexts(payload: memoryview, parameters: Parameters) -> Words:
@@ -81,7 +81,7 @@ def decode_ciphertexts(payload: memoryview, parameters: Parameters) -> Words:
     Raises:
         Malformed: not exactly these words, one not below its prime, or a transparent ciphertext.
     """
-    return _unpack(payload, parameters.ciphertexts, parameters.data_primes)
+    return _unpack_pairs(payload, parameters.ciphertexts, parameters.data_primes, parameters.degree)
 
 
 @dataclass(frozen=True)
@@ -151,25 +151,8 @@ class Opened:
         return cls(intent, survivors, ring.unpack(reader.rest(), length))
 
 
-def _pack(polynomials: Words, primes: tuple[int, ...]) -> bytes:
-    """Pack [count, 2, primes, N] prime by prime."""
-    return b"".join(
-        pack_words(np.ascontiguousarray(polynomials[:, :, at]).reshape(-1), prime.bit_length())
-        for at, prime in enumerate(primes)
-    )
-
-
-def _unpack(data: memoryview, count: int, primes: tuple[int, ...]) -> Words:
-    size = 2 * DEGREE * count
-    reader = Reader(data)
-    found = np.empty((count, 2, len(primes), DEGREE), dtype=np.uint64)
-    for at, prime in enumerate(primes):
-        packed = reader.view(packed_size(size, prime.bit_length()))
-        words = unpack_words(packed, size, prime.bit_length())
-        if int(words.max()) >= prime:
-            raise Malformed("a coefficient is not below its prime")
-        found[:, :, at] = words.reshape(count, 2, DEGREE)
-    reader.end()
+def _unpack_pairs(data: memoryview, count: int, primes: tuple[int, ...], degree: int) -> Words:
+    found = unpack_polynomials(data, (count, 2), primes, degree)
     if not found[:, 1].reshape(count, -1).any(axis=1).all():
         raise Malformed("transparent: a second polynomial is zero")
     return found

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.errors import Malformed
-from crypto.he_parameters import DEGREE, Parameters
+from crypto.he_parameters import Parameters
 
 
 def to_coefficients(vector: NDArray[np.int64], parameters: Parameters) -> NDArray[np.uint64]:
     """Coefficients [ciphertexts, N] of a vector [length]; the end is filled with zeros."""
-    found = np.zeros((parameters.ciphertexts, DEGREE), dtype=np.uint64)
+    found = np.zeros((parameters.ciphertexts, parameters.degree), dtype=np.uint64)
     digits = np.ascontiguousarray(vector, dtype=np.int64).view(np.uint64)
-    for at, low in enumerate(range(0, vector.size, DEGREE)):
+    for at, low in enumerate(range(0, vector.size, parameters.degree)):
         ciphertext, j = divmod(at, parameters.lanes)
-        part = digits[low : low + DEGREE]
+        part = digits[low : low + parameters.degree]
         # modulo 2^64, of which t is a divisor
         found[ciphertext, : part.size] += part << np.uint64(parameters.lane * j)
     found &= np.uint64((1 << parameters.plain_bits) - 1)
@@ -40,7 +40,7 @@ def from_coefficients(
     half = 1 << (lane - 1)
     bias = sum(half << (lane * j) for j in range(lanes))
     raised = coefficients + np.uint64(bias)
-    digits = np.empty((parameters.ciphertexts, lanes, DEGREE), dtype=np.int64)
+    digits = np.empty((parameters.ciphertexts, lanes, parameters.degree), dtype=np.int64)
     for j in range(lanes):
         digit = (raised >> np.uint64(lane * j)) & np.uint64((1 << lane) - 1)
         digits[:, j] = digit.astype(np.int64) - half

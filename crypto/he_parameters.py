@@ -11,6 +11,7 @@ public key alone: encryption divides by it, ciphertexts do not carry it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -34,6 +35,7 @@ class Parameters:
     """One BFV instance; every party computes it from its own terms.
 
     Attributes:
+        degree: ring degree N, a power of two.
         lane: bits of one value in the sum.
         lanes: values per coefficient.
         data_primes: primes of the ciphertext modulus q.
@@ -41,6 +43,7 @@ class Parameters:
         ciphertexts: how many hold one vector.
     """
 
+    degree: int
     lane: int
     lanes: int
     data_primes: tuple[int, ...]
@@ -60,16 +63,17 @@ class Parameters:
     @property
     def values(self) -> int:
         """Values per ciphertext."""
-        return DEGREE * self.lanes
+        return self.degree * self.lanes
 
     @property
     def upload_bytes(self) -> int:
         """Size of one client's packed ciphertexts."""
-        return sum(self.ciphertexts * 2 * DEGREE * q.bit_length() // 8 for q in self.data_primes)
+        packed = sum(2 * self.degree * q.bit_length() // 8 for q in self.data_primes)
+        return self.ciphertexts * packed
 
     def encode(self) -> bytes:
         """Encode strictly, for the message that holds the public key."""
-        writer = Writer().u32(DEGREE).u8(self.lane).u8(self.lanes).u8(len(self.key_primes))
+        writer = Writer().u32(self.degree).u8(self.lane).u8(self.lanes).u8(len(self.key_primes))
         for prime in self.key_primes:
             writer.u64(prime)
         return writer.u32(self.ciphertexts).done()
@@ -101,7 +105,7 @@ def parameters_for(lane: int, clients: int, length: int) -> Parameters:
             data, special = primes_of(bits)
             # t is a power of two, so that this product of floats is exact
             if math.prod(data) > needed * 2.0 ** (lane * lanes):
-                return Parameters(lane, lanes, data, special, ciphertexts)
+                return Parameters(DEGREE, lane, lanes, data, special, ciphertexts)
     raise TermsRefused(
         f"no exact BFV parameters of degree {DEGREE} at 128-bit security for sums of {lane} bits"
         f" over {clients} clients: {_least_bits(lane, clients, length)} bits of ciphertext modulus"
@@ -151,13 +155,19 @@ def primes_of(bits: int) -> tuple[tuple[int, ...], int]:
     largest of their size.
     """
     sizes = (bits,) if bits <= MAX_PRIME_BITS else (bits - bits // 2, bits // 2)
+    *data, special = ntt_primes(DEGREE, (*sizes, _SPECIAL_BITS[len(sizes)]))
+    return tuple(data), special
+
+
+def ntt_primes(degree: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """For each size in bits the largest prime that is 1 mod 2 * degree and not taken before."""
     found: list[int] = []
-    for size in (*sizes, _SPECIAL_BITS[len(sizes)]):
-        candidate = (1 << size) - 2 * DEGREE + 1
+    for size in sizes:
+        candidate = (1 << size) - 2 * degree + 1
         while candidate in found or not is_prime(candidate):
-            candidate -= 2 * DEGREE
+            candidate -= 2 * degree
         found.append(candidate)
-    return tuple(found[:-1]), found[-1]
+    return tuple(found)
 
 
 def is_prime(candidate: int) -> bool:

@@ -1,4 +1,4 @@
-"""Microsoft SEAL through `tenseal.sealapi`: the only module that imports it.
+"""Microsoft SEAL through `tenseal.sealapi`.
 
 SEAL's own loader accepts ciphertexts of size 0, 3 and 4, transparent ones, trailing bytes and
 compressed bombs, so it never sees a foreign byte: what arrives are arrays that he_messages has
@@ -26,7 +26,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from crypto.errors import CryptoError
-from crypto.he_parameters import DEGREE, Parameters
+from crypto.he_parameters import Parameters
 
 Words = NDArray[np.uint64]
 
@@ -54,15 +54,16 @@ class Scheme:
 
     def __init__(self, parameters: Parameters) -> None:
         settings = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
-        settings.set_poly_modulus_degree(DEGREE)
+        settings.set_poly_modulus_degree(parameters.degree)
         settings.set_coeff_modulus([seal.Modulus(prime) for prime in parameters.key_primes])
         settings.set_plain_modulus(seal.Modulus(1 << parameters.plain_bits))
         self.context = seal.SEALContext(settings, True, seal.SEC_LEVEL_TYPE.TC128)
         if not self.context.parameters_set():
             raise SealFailed(self.context.parameters_error_message())
-        self._file: Final = _Scratch()
-        self.data_shape: Final = (2, len(parameters.data_primes), DEGREE)
-        self._key: Final = (2, len(parameters.key_primes), DEGREE)
+        self._file: Final = Scratch()
+        self._degree: Final = parameters.degree
+        self.data_shape: Final = (2, len(parameters.data_primes), self._degree)
+        self._key: Final = (2, len(parameters.key_primes), self._degree)
         public, zero = seal.PublicKey(), seal.Ciphertext()
         seal.KeyGenerator(self.context).create_public_key(public)
         seal.Encryptor(self.context, public).encrypt_zero(zero)
@@ -70,9 +71,9 @@ class Scheme:
         self._key_header: Final = body[: len(body) - 8 * int(np.prod(self._key))]
         body = self._file.saved(zero)[1]
         self._data_header: Final = body[: len(body) - 8 * int(np.prod(self.data_shape))]
-        body = self._file.saved(seal.Plaintext(DEGREE))[1]
+        body = self._file.saved(seal.Plaintext(self._degree))[1]
         self._plain_header: Final = body[:_PLAIN_WORDS_AT]
-        if len(body) != _PLAIN_WORDS_AT + 8 * DEGREE:
+        if len(body) != _PLAIN_WORDS_AT + 8 * self._degree:
             raise SealFailed(f"a plaintext of {len(body)} bytes")
 
     def public_key(self, words: Words) -> Any:
@@ -85,7 +86,7 @@ class Scheme:
 
     def plaintext(self, coefficients: Words) -> Any:
         """A plaintext from its coefficients [N], each below t."""
-        return self._loaded(seal.Plaintext(), self._plain_header, coefficients, (DEGREE,))
+        return self._loaded(seal.Plaintext(), self._plain_header, coefficients, (self._degree,))
 
     def key_words(self, key: Any) -> Words:
         """The two polynomials of a public key, [2, key primes, N]."""
@@ -99,18 +100,14 @@ class Scheme:
         """The coefficients of a plaintext, [N]; SEAL leaves out leading zeros."""
         body = self._file.saved(plaintext)[1]
         (count,) = struct.unpack_from("<Q", body, _PLAIN_COUNT_AT)
-        found = np.zeros(DEGREE, dtype=np.uint64)
+        found = np.zeros(self._degree, dtype=np.uint64)
         found[:count] = np.frombuffer(body, dtype="<u8", count=count, offset=_PLAIN_WORDS_AT)
         return found
 
     def _loaded(self, target: Any, header: bytes, words: Words, shape: tuple[int, ...]) -> Any:
         if words.shape != shape:
             raise SealFailed(f"words of shape {words.shape}; allowed: {shape}")
-        data = np.ascontiguousarray(words, dtype="<u8").data.cast("B")
-        size = _HEADER.size + len(header) + len(data)
-        magic, header_size, major, minor, *_ = _HEADER.unpack(self._version)
-        outer = _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size)
-        self._file.load(target, self.context, outer, header, data)
+        self._file.load(target, self.context, self._version, header, words)
         return target
 
 
@@ -179,7 +176,7 @@ def scheme_for(parameters: Parameters) -> Scheme:
     return Scheme(parameters)
 
 
-class _Scratch:
+class Scratch:
     """An anonymous file in memory, since the binding reads and writes files alone.
 
     One object at a time, and a file of its own in every process: what another thread or a forked
@@ -190,11 +187,15 @@ class _Scratch:
         self._open()
         _SCRATCHES.add(self)
 
-    def load(self, target: Any, context: Any, *parts: bytes | memoryview) -> None:
-        """Let SEAL read an object from these bytes."""
+    def load(self, target: Any, context: Any, version: bytes, header: bytes, words: Words) -> None:
+        """Let SEAL read an object from the header of one like it that it saved, and words."""
+        data = np.ascontiguousarray(words, dtype="<u8").data.cast("B")
+        size = _HEADER.size + len(header) + len(data)
+        magic, header_size, major, minor, *_ = _HEADER.unpack(version)
+        outer = _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size)
         with self._lock:
             os.ftruncate(self._fd, 0)
-            os.pwritev(self._fd, parts, 0)
+            os.pwritev(self._fd, (outer, header, data), 0)
             target.load(context, self._path)
 
     def saved(self, thing: Any) -> tuple[bytes, bytes]:
@@ -210,6 +211,12 @@ class _Scratch:
             return header, bytes(body)
         return header, zstandard.ZstdDecompressor().decompressobj().decompress(body)
 
+    def wipe(self) -> None:
+        """Forget what the last object was: it may have held a secret."""
+        with self._lock:
+            os.pwrite(self._fd, bytes(os.fstat(self._fd).st_size), 0)
+            os.ftruncate(self._fd, 0)
+
     def _open(self) -> None:
         self._lock = threading.Lock()
         self._fd = os.memfd_create("fedmeta-seal", os.MFD_CLOEXEC)
@@ -222,7 +229,7 @@ class _Scratch:
         self._open()
 
 
-_SCRATCHES: Final[weakref.WeakSet[_Scratch]] = weakref.WeakSet()
+_SCRATCHES: Final[weakref.WeakSet[Scratch]] = weakref.WeakSet()
 
 
 def _reopen_all() -> None:

@@ -8,11 +8,14 @@ polynomial of 4096 coefficients always divides into whole groups. There are no p
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.codec import Reader
 from crypto.errors import Malformed
 
 WIDTH: Final = 64
@@ -24,6 +27,40 @@ Words = NDArray[np.uint64]
 def packed_size(count: int, bits: int) -> int:
     """Bytes that `count` words take, a multiple of 64."""
     return count * bits // 8
+
+
+def pack_polynomials(words: Words, primes: Sequence[int]) -> bytes:
+    """Pack [..., primes, N] residues prime by prime, those of one in order, in its bit length."""
+    return b"".join(
+        pack_words(np.ascontiguousarray(words[..., at, :]).reshape(-1), prime.bit_length())
+        for at, prime in enumerate(primes)
+    )
+
+
+def unpack_polynomials(
+    data: memoryview, shape: Sequence[int], primes: Sequence[int], degree: int
+) -> Words:
+    """Unpack [*shape, primes, N] residues.
+
+    Raises:
+        Malformed: not exactly these residues, or one that is not below its prime.
+    """
+    count = math.prod(shape) * degree
+    reader = Reader(data)
+    found = np.empty((*shape, len(primes), degree), dtype=np.uint64)
+    for at, prime in enumerate(primes):
+        packed = reader.view(packed_size(count, prime.bit_length()))
+        words = unpack_words(packed, count, prime.bit_length())
+        if int(words.max()) >= prime:
+            raise Malformed("a coefficient is not below its prime")
+        found[..., at, :] = words.reshape(*shape, degree)
+    reader.end()
+    return found
+
+
+def packed_polynomials_size(count: int, primes: Sequence[int], degree: int) -> int:
+    """Bytes that `count` polynomials of residues modulo every prime take."""
+    return sum(packed_size(count * degree, prime.bit_length()) for prime in primes)
 
 
 def pack_words(words: Words, bits: int) -> bytes:

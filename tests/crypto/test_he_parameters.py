@@ -111,7 +111,7 @@ def test_primes_are_those_of_seal(bits: int) -> None:
 def test_seal_refuses_more_than_its_security_level_allows() -> None:
     (data, special), (other, _) = primes_of(60), primes_of(59)
     with pytest.raises(SealFailed):
-        Scheme(Parameters(20, 2, (*data, *other), special, 1))
+        Scheme(Parameters(DEGREE, 20, 2, (*data, *other), special, 1))
 
 
 @given(data=st.data())
