@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Self
 
+from crypto.codec import Reader as StateReader
+from crypto.codec import Writer
 from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
 from crypto.errors import KeyRefused, OutOfOrder, SumAborted
 from crypto.inbox import Inbox
 from crypto.keys import KEY_BYTES, Identity
 from crypto.protocol import Outgoing, Ready
+from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
 
 Reader = Callable[[int, bytes], None]
@@ -21,7 +25,12 @@ class AggregatorAttempt(ABC):
     Args:
         terms: what the aggregator read in its own config.
         identity: its signing key.
+
+    Attributes:
+        kind: what its saved states call themselves.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, terms: Terms, *, identity: Identity) -> None:
         self._terms = terms
@@ -35,6 +44,27 @@ class AggregatorAttempt(ABC):
     def __repr__(self) -> str:
         step = "not begun" if self._inbox is None else self._inbox.step.label
         return f"{type(self).__name__}(step={step!r}, over={self._over}, redacted)"
+
+    def save(self) -> bytes:
+        """Everything needed to go on; see SumAggregator.save."""
+        writer = begin_state(self.kind, self._terms, AGGREGATOR)
+        writer.flag(self._ready).flag(self._over).indices(self._survivors)
+        writer.flag(self._inbox is not None)
+        if self._inbox is not None:
+            self._inbox.write(writer)
+        self._write(writer)
+        return writer.done()
+
+    @classmethod
+    def restored(cls, terms: Terms, *, identity: Identity, state: bytes) -> Self:
+        """The aggregator that `save` was called on; see SecureSum.restore_aggregator."""
+        attempt = cls(terms, identity=identity)
+        with reading_state(state, cls.kind, terms, AGGREGATOR) as reader:
+            attempt._ready, attempt._over = reader.flag(), reader.flag()
+            attempt._survivors = reader.indices()
+            attempt._inbox = Inbox.read(reader) if reader.flag() else None
+            attempt._read(reader)
+        return attempt
 
     @property
     def expecting(self) -> frozenset[int]:
@@ -55,6 +85,14 @@ class AggregatorAttempt(ABC):
     @abstractmethod
     def _reader(self, step: Step) -> Reader:
         """Checks and keeps an answer to `step`."""
+
+    @abstractmethod
+    def _write(self, writer: Writer) -> None:
+        """Append what the protocol adds to a saved state."""
+
+    @abstractmethod
+    def _read(self, reader: StateReader) -> None:
+        """Inverse of _write."""
 
     @abstractmethod
     def _forget(self) -> None:

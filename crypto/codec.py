@@ -7,7 +7,8 @@ message: two parties can therefore never read the same bytes differently.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sized
+from collections.abc import Iterable, Mapping, Sized
+from itertools import pairwise
 from typing import Final
 
 from crypto.errors import Malformed
@@ -51,6 +52,25 @@ class Writer:
     def text(self, value: str) -> Writer:
         """Append UTF-8 text behind its length in bytes as u32."""
         return self.sized(value.encode())
+
+    def flag(self, value: bool) -> Writer:
+        """Append 0 or 1 as u8."""
+        return self.u8(int(value))
+
+    def indices(self, values: Iterable[int]) -> Writer:
+        """Append strictly increasing u32 behind their number as u32."""
+        listed = tuple(values)
+        self.u32(len(listed))
+        for value in listed:
+            self.u32(value)
+        return self
+
+    def bundle(self, values: Mapping[int, bytes]) -> Writer:
+        """Append byte strings by u32 key behind their number, in increasing order of the keys."""
+        self.u32(len(values))
+        for key in sorted(values):
+            self.u32(key).sized(values[key])
+        return self
 
     def done(self) -> bytes:
         """Return the encoding."""
@@ -97,6 +117,41 @@ class Reader:
     def sized_view(self) -> memoryview:
         """Read bytes that stand behind their length, without copying them."""
         return self._take(self.u32())
+
+    def text(self) -> str:
+        """Read UTF-8 text that stands behind its length."""
+        try:
+            return self.sized().decode()
+        except UnicodeDecodeError:
+            raise Malformed("text is not UTF-8") from None
+
+    def flag(self) -> bool:
+        """Read 0 or 1."""
+        value = self.u8()
+        if value > 1:
+            raise Malformed(f"flag is {value}, must be 0 or 1")
+        return value == 1
+
+    def indices(self) -> tuple[int, ...]:
+        """Read strictly increasing u32 that stand behind their number."""
+        count = self.u32()
+        fields = Reader(self.view(4 * count))
+        found = tuple(fields.u32() for _ in range(count))
+        if any(a >= b for a, b in pairwise(found)):
+            raise Malformed("indices are not strictly increasing")
+        return found
+
+    def bundle(self) -> dict[int, bytes]:
+        """Read byte strings by key; refuses repetition and any other order of the keys."""
+        found: dict[int, bytes] = {}
+        last = -1
+        for _ in range(self.u32()):
+            key = self.u32()
+            if key <= last:
+                raise Malformed("indices are not strictly increasing")
+            found[key] = self.sized()
+            last = key
+        return found
 
     def rest(self) -> memoryview:
         """Read everything that is left, without copying it."""

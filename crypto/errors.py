@@ -27,6 +27,13 @@ class SharesRefused(CryptoError):
     """Secret shares that are too few, too many, repeated or of unequal length."""
 
 
+class StateRefused(CryptoError):
+    """Saved state that is not this party's in this attempt, or is damaged, or of a newer version.
+
+    What it was saved for cannot go on from it. The message tells what can be done.
+    """
+
+
 class OutOfOrder(CryptoError):
     """A call that the state of this party does not allow; nothing was changed."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from crypto.codec import MAX_U32
+from crypto.envelope import AGGREGATOR, Heading, Step, unseal
 from crypto.errors import TermsRefused
 from crypto.he_aggregator import HeAggregator
 from crypto.he_parameters import choose
@@ -130,3 +131,43 @@ class Homomorphic:
         self.check(terms)
         check_aggregator(terms, identity)
         return HeAggregator(terms, identity=identity)
+
+    def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
+        """See SecureSum.check_invitation."""
+        step = Step.HE_INPUT if index in terms.cohort else Step.HE_KEY
+        unseal(message, Heading(step, AGGREGATOR, index, terms.ctx1), terms.roster)
+
+    def restore_client(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        state: bytes,
+    ) -> SumClient:
+        """A client that goes on; see SecureSum."""
+        from crypto.he_client import HeClient
+
+        self.check(terms)
+        check_client(terms, index, identity)
+        return HeClient.restored(terms, index=index, identity=identity, vector=vector, state=state)
+
+    def restore_officer(
+        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+    ) -> SumOfficer:
+        """A decryptor that goes on, with its key; see SecureSum."""
+        from crypto.he_officer import HeOfficer
+
+        self.check(terms)
+        check_officer(terms, index, identity)
+        return HeOfficer.restored(terms, index=index, identity=identity, state=state)
+
+    def restore_aggregator(
+        self, terms: Terms, *, identity: Identity, state: bytes
+    ) -> SumAggregator:
+        """An aggregator that goes on; see SecureSum."""
+        self.check(terms)
+        check_aggregator(terms, identity)
+        return HeAggregator.restored(terms, identity=identity, state=state)

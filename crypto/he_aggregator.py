@@ -7,7 +7,9 @@ costs its sender a place in the sum and nobody else the attempt.
 from __future__ import annotations
 
 from crypto.attempt import AggregatorAttempt, Reader
-from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, unseal
+from crypto.codec import Reader as StateReader
+from crypto.codec import Writer
+from crypto.envelope import AGGREGATOR, CONTEXT_BYTES, EVERYBODY, Heading, Step, unseal
 from crypto.errors import Malformed, OutOfOrder
 from crypto.he_messages import (
     Opened,
@@ -28,6 +30,8 @@ class HeAggregator(AggregatorAttempt):
 
     It keeps the uploads until the officer has them: a ciphertext is signed for the officer.
     """
+
+    kind = "he aggregator"
 
     def __init__(self, terms: Terms, *, identity: Identity) -> None:
         super().__init__(terms, identity=identity)
@@ -84,6 +88,19 @@ class HeAggregator(AggregatorAttempt):
         decode_key(payload, self._parameters)
         self._signed_key = bytes(message)
         self._context = context_under(self._terms, payload)
+
+    def _write(self, writer: Writer) -> None:
+        writer.sized(self._signed_key).fixed(self._context, CONTEXT_BYTES).bundle(self._uploads)
+        writer.sized(self._intent).flag(self._opened is not None)
+        if self._opened is not None:
+            writer.sized(self._opened.encode(self._terms.ring))
+
+    def _read(self, reader: StateReader) -> None:
+        self._signed_key, self._context = reader.sized(), reader.fixed(CONTEXT_BYTES)
+        self._uploads, self._intent = reader.bundle(), reader.sized()
+        if reader.flag():
+            opened = reader.sized_view()
+            self._opened = Opened.decode(opened, self._terms.ring, self._terms.length)
 
     def _read_input(self, sender: int, message: bytes) -> None:
         payload = self._unseal(Step.HE_INPUT, sender, message, recipient=self._officer)

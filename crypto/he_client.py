@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import OutOfOrder, RingRefused
 from crypto.he_messages import context_of_key, context_under, decode_key, encode_ciphertexts
@@ -10,7 +12,10 @@ from crypto.he_parameters import choose
 from crypto.he_seal import Encryptor, scheme_for
 from crypto.keys import Identity
 from crypto.protocol import VectorSource
+from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
+
+_KIND: Final = "he client"
 
 
 class HeClient:
@@ -32,6 +37,20 @@ class HeClient:
 
     def __repr__(self) -> str:
         return f"HeClient(index={self._index}, redacted)"
+
+    def save(self) -> bytes:
+        """Whether it has answered: it keeps no secret. See SumClient.save."""
+        return begin_state(_KIND, self._terms, self._index).flag(self._answered).done()
+
+    @classmethod
+    def restored(
+        cls, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, state: bytes
+    ) -> HeClient:
+        """The client that `save` was called on; see SecureSum.restore_client."""
+        client = cls(terms, index=index, identity=identity, vector=vector)
+        with reading_state(state, _KIND, terms, index) as reader:
+            client._answered = reader.flag()
+        return client
 
     def step(self, message: bytes) -> bytes:
         """Answer the aggregator's message; see SumClient.step."""

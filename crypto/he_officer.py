@@ -9,11 +9,21 @@ answer, were it only that a sum cannot be decrypted, would tell about the key.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
+from crypto.envelope import (
+    AGGREGATOR,
+    CONTEXT_BYTES,
+    EVERYBODY,
+    Heading,
+    Step,
+    refusing,
+    seal,
+    unseal,
+)
 from crypto.errors import Malformed, OutOfOrder, SumAborted
 from crypto.he_messages import (
     Opened,
@@ -25,9 +35,13 @@ from crypto.he_messages import (
 )
 from crypto.he_packing import from_coefficients
 from crypto.he_parameters import choose
-from crypto.he_seal import KeyPair, scheme_for
+from crypto.he_seal import KeyPair, SecretKey, scheme_for
+from crypto.inbox import read_step
 from crypto.keys import Identity
+from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
+
+_KIND: Final = "he officer"
 
 Words = NDArray[np.uint64]
 
@@ -40,13 +54,36 @@ class HeOfficer:
         self._index = index
         self._identity = identity
         self._parameters = choose(terms)
-        self._keys: KeyPair | None = None
+        self._keys: SecretKey | None = None
         self._context = terms.ctx1
         self._due: Step | None = Step.HE_KEY
 
     def __repr__(self) -> str:
         due = "finished" if self._due is None else self._due.label
         return f"HeOfficer(index={self._index}, due={due!r}, redacted)"
+
+    def save(self) -> bytes:
+        """The secret key among what it needs; see SumOfficer.save."""
+        writer = begin_state(_KIND, self._terms, self._index).fixed(self._context, CONTEXT_BYTES)
+        writer.flag(self._due is not None)
+        if self._due is not None:
+            writer.u8(self._due)
+        writer.flag(self._keys is not None)
+        if self._keys is not None:
+            writer.sized(self._keys.reveal())
+        return writer.done()
+
+    @classmethod
+    def restored(cls, terms: Terms, *, index: int, identity: Identity, state: bytes) -> HeOfficer:
+        """The officer that `save` was called on; see SecureSum.restore_officer."""
+        officer = cls(terms, index=index, identity=identity)
+        with reading_state(state, _KIND, terms, index) as reader:
+            officer._context = reader.fixed(CONTEXT_BYTES)
+            officer._due = read_step(reader) if reader.flag() else None
+            if reader.flag():
+                scheme = scheme_for(officer._parameters)
+                officer._keys = SecretKey.from_bytes(scheme, reader.sized_view())
+        return officer
 
     def step(self, message: bytes) -> bytes:
         """Answer the aggregator's message; see SumOfficer.step.
@@ -65,11 +102,11 @@ class HeOfficer:
     def _publish(self, payload: memoryview) -> bytes:
         if len(payload):
             raise Malformed("the invitation is not empty")
-        self._keys = KeyPair(scheme_for(self._parameters))
-        key = encode_key(self._parameters, self._keys.public)
+        keys = KeyPair(scheme_for(self._parameters))
+        key = encode_key(self._parameters, keys.public)
         heading = Heading(Step.HE_KEY, self._index, EVERYBODY, context_of_key(self._terms))
         self._context = context_under(self._terms, key)
-        self._due = Step.HE_OPEN
+        self._keys, self._due = keys, Step.HE_OPEN
         return seal(self._identity, heading, key)
 
     def _open(self, payload: memoryview) -> bytes:
@@ -110,7 +147,7 @@ class HeOfficer:
             raise Malformed("transparent: the second polynomials add up to zero")
         return total
 
-    def _decrypt(self, keys: KeyPair, total: Words) -> NDArray[np.uint64]:
+    def _decrypt(self, keys: SecretKey, total: Words) -> NDArray[np.uint64]:
         """Ring residues of the sum, [length]."""
         terms = self._terms
         rows, budgets = zip(*(keys.decrypt(words) for words in total), strict=True)

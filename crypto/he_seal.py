@@ -4,7 +4,8 @@ SEAL's own loader accepts ciphertexts of size 0, 3 and 4, transparent ones, trai
 compressed bombs, so it never sees a foreign byte: what arrives are arrays that he_messages has
 checked, and what is loaded here is a header that this process saved itself followed by their
 words. Objects pass through an anonymous file in memory, since the binding reads and writes paths.
-Secret keys are never written to it; SEAL clears their memory when they are let go.
+A secret key passes through it only to be saved or restored, and is overwritten there at once; SEAL
+clears its own memory of one when it is let go.
 
 Randomness is SEAL's own, 64 bytes of /dev/urandom for every key and encryption. It cannot be
 injected: a generator factory with a given seed starts again at every encryption, which would give
@@ -53,6 +54,7 @@ class Scheme:
     """
 
     def __init__(self, parameters: Parameters) -> None:
+        self._primes: Final = np.array(parameters.key_primes, dtype=np.uint64)[:, None]
         settings = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
         settings.set_poly_modulus_degree(parameters.degree)
         settings.set_coeff_modulus([seal.Modulus(prime) for prime in parameters.key_primes])
@@ -65,12 +67,16 @@ class Scheme:
         self.data_shape: Final = (2, len(parameters.data_primes), self._degree)
         self._key: Final = (2, len(parameters.key_primes), self._degree)
         public, zero = seal.PublicKey(), seal.Ciphertext()
-        seal.KeyGenerator(self.context).create_public_key(public)
+        generator = seal.KeyGenerator(self.context)
+        generator.create_public_key(public)
         seal.Encryptor(self.context, public).encrypt_zero(zero)
         self._version, body = self._file.saved(public)
         self._key_header: Final = body[: len(body) - 8 * int(np.prod(self._key))]
         body = self._file.saved(zero)[1]
         self._data_header: Final = body[: len(body) - 8 * int(np.prod(self.data_shape))]
+        self._secret: Final = self._key[1:]
+        body = self._file.saved_secret(generator.secret_key())
+        self._secret_header: Final = body[: len(body) - 8 * int(np.prod(self._secret))]
         body = self._file.saved(seal.Plaintext(self._degree))[1]
         self._plain_header: Final = body[:_PLAIN_WORDS_AT]
         if len(body) != _PLAIN_WORDS_AT + 8 * self._degree:
@@ -79,6 +85,25 @@ class Scheme:
     def public_key(self, words: Words) -> Any:
         """A public key from its two polynomials [2, key primes, N], each word below its prime."""
         return self._loaded(seal.PublicKey(), self._key_header, words, self._key)
+
+    def secret_key(self, data: bytes | memoryview) -> Any:
+        """A secret key from what secret_bytes gave.
+
+        Raises:
+            SealFailed: another length, or a word that is not below its prime.
+        """
+        if len(data) != 8 * int(np.prod(self._secret)):
+            raise SealFailed(f"a secret key of {len(data)} bytes")
+        words = np.frombuffer(data, dtype="<u8").reshape(self._secret)
+        if not (words < self._primes).all():
+            raise SealFailed("a word of a secret key is not below its prime")
+        key = seal.SecretKey()
+        self._file.load_secret(key, self.context, self._version, self._secret_header, words)
+        return key
+
+    def secret_bytes(self, key: Any) -> bytes:
+        """The words [key primes, N] of a secret key, little-endian."""
+        return self._file.saved_secret(key)[len(self._secret_header) :]
 
     def ciphertext(self, words: Words) -> Any:
         """A ciphertext from its two polynomials [2, data primes, N]."""
@@ -132,27 +157,44 @@ class Encryptor:
         return found
 
 
-class KeyPair:
-    """A fresh key pair; the secret key is in SEAL's memory alone and never leaves it.
+class SecretKey:
+    """A secret key in SEAL's memory; it leaves it through `reveal` alone.
 
-    Attributes:
-        public: the public key, [2, key primes, N] words.
+    Args:
+        scheme: whose key it is.
+        key: SEAL's object.
     """
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, scheme: Scheme, key: Any) -> None:
         self._scheme = scheme
-        generator = seal.KeyGenerator(scheme.context)
-        key = seal.PublicKey()
-        generator.create_public_key(key)
-        self.public: Final = scheme.key_words(key)
-        self._decryptor: Any = seal.Decryptor(scheme.context, generator.secret_key())
+        self._secret: Any = key
+        self._decryptor: Any = seal.Decryptor(scheme.context, key)
+
+    @classmethod
+    def from_bytes(cls, scheme: Scheme, data: bytes | memoryview) -> SecretKey:
+        """The key that `reveal` gave.
+
+        Raises:
+            SealFailed: the bytes are no key of this scheme.
+        """
+        return cls(scheme, scheme.secret_key(data))
 
     def __repr__(self) -> str:
-        return "KeyPair(redacted)"
+        return f"{type(self).__name__}(redacted)"
+
+    def reveal(self) -> bytes:
+        """The key in clear, for a saved state; the name marks every place that takes it out.
+
+        Raises:
+            SealFailed: the key was erased.
+        """
+        if self._secret is None:
+            raise SealFailed("the key was erased")
+        return self._scheme.secret_bytes(self._secret)
 
     def erase(self) -> None:
         """Let the secret key go, whoever still holds this object: nothing decrypts any more."""
-        self._decryptor = None
+        self._decryptor = self._secret = None
 
     def decrypt(self, words: Words) -> tuple[Words, int]:
         """The coefficients [N] of a ciphertext [2, data primes, N], and its noise budget in bits.
@@ -168,6 +210,21 @@ class KeyPair:
         budget: int = self._decryptor.invariant_noise_budget(ciphertext)
         self._decryptor.decrypt(ciphertext, found)
         return self._scheme.coefficients(found), budget
+
+
+class KeyPair(SecretKey):
+    """A fresh key pair.
+
+    Attributes:
+        public: the public key, [2, key primes, N] words.
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        generator = seal.KeyGenerator(scheme.context)
+        key = seal.PublicKey()
+        generator.create_public_key(key)
+        super().__init__(scheme, generator.secret_key())
+        self.public: Final = scheme.key_words(key)
 
 
 @lru_cache(maxsize=4)
@@ -189,27 +246,50 @@ class Scratch:
 
     def load(self, target: Any, context: Any, version: bytes, header: bytes, words: Words) -> None:
         """Let SEAL read an object from the header of one like it that it saved, and words."""
-        data = np.ascontiguousarray(words, dtype="<u8").data.cast("B")
-        size = _HEADER.size + len(header) + len(data)
-        magic, header_size, major, minor, *_ = _HEADER.unpack(version)
-        outer = _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size)
         with self._lock:
-            os.ftruncate(self._fd, 0)
-            os.pwritev(self._fd, (outer, header, data), 0)
-            target.load(context, self._path)
+            self._load(target, context, version, header, words)
+
+    def load_secret(
+        self, target: Any, context: Any, version: bytes, header: bytes, words: Words
+    ) -> None:
+        """The same for a secret key, which is overwritten in the file."""
+        with self._lock:
+            try:
+                self._load(target, context, version, header, words)
+            finally:
+                self._overwrite()
 
     def saved(self, thing: Any) -> tuple[bytes, bytes]:
         """What SEAL writes for an object of this process: its header, and the body in full."""
         with self._lock:
             thing.save(self._path)
-            data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        header, body = data[: _HEADER.size], memoryview(data)[_HEADER.size :]
-        *_, compression, _, size = _HEADER.unpack(header)
-        if size != len(data) or compression not in (_UNCOMPRESSED, _ZSTANDARD):
-            raise SealFailed(f"an object of {len(data)} bytes with compression {compression}")
-        if compression == _UNCOMPRESSED:
-            return header, bytes(body)
-        return header, zstandard.ZstdDecompressor().decompressobj().decompress(body)
+            data = self._content()
+        return _unpacked(data)
+
+    def saved_secret(self, thing: Any) -> bytes:
+        """The body that SEAL writes for a secret key, which is overwritten in the file."""
+        with self._lock:
+            try:
+                thing.save(self._path)
+                data = self._content()
+            finally:
+                self._overwrite()
+        return _unpacked(data)[1]
+
+    def _load(self, target: Any, context: Any, version: bytes, header: bytes, words: Words) -> None:
+        data = np.ascontiguousarray(words, dtype="<u8").data.cast("B")
+        size = _HEADER.size + len(header) + len(data)
+        magic, header_size, major, minor, *_ = _HEADER.unpack(version)
+        outer = _HEADER.pack(magic, header_size, major, minor, _UNCOMPRESSED, 0, size)
+        os.ftruncate(self._fd, 0)
+        os.pwritev(self._fd, (outer, header, data), 0)
+        target.load(context, self._path)
+
+    def _content(self) -> bytes:
+        return os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+
+    def _overwrite(self) -> None:
+        os.pwrite(self._fd, bytes(os.fstat(self._fd).st_size), 0)
 
     def wipe(self) -> None:
         """Forget what the last object was: it may have held a secret."""
@@ -242,3 +322,14 @@ os.register_at_fork(after_in_child=_reopen_all)
 
 def _words(body: bytes, start: int, shape: tuple[int, ...]) -> Words:
     return np.frombuffer(body, dtype="<u8", offset=start).reshape(shape)
+
+
+def _unpacked(data: bytes) -> tuple[bytes, bytes]:
+    """Header and body in full of what SEAL wrote."""
+    header, body = data[: _HEADER.size], memoryview(data)[_HEADER.size :]
+    *_, compression, _, size = _HEADER.unpack(header)
+    if size != len(data) or compression not in (_UNCOMPRESSED, _ZSTANDARD):
+        raise SealFailed(f"an object of {len(data)} bytes with compression {compression}")
+    if compression == _UNCOMPRESSED:
+        return header, bytes(body)
+    return header, zstandard.ZstdDecompressor().decompressobj().decompress(body)

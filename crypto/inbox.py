@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from crypto.codec import Reader, Writer
 from crypto.envelope import Step
-from crypto.errors import MessageRefused
+from crypto.errors import Malformed, MessageRefused
 
 
 class Inbox:
@@ -64,3 +65,41 @@ class Inbox:
         self._due = frozenset(due)
         self._refused = {}
         self.answered = set()
+
+    def write(self, writer: Writer) -> None:
+        """Append everything to a saved state."""
+        writer.u8(self.step).indices(sorted(self._due)).indices(sorted(self.answered))
+        for reasons in (self._refused, self.dropped, self.rejected):
+            writer.bundle({index: reason.encode() for index, reason in reasons.items()})
+
+    @classmethod
+    def read(cls, reader: Reader) -> Inbox:
+        """Inverse of write.
+
+        Raises:
+            Malformed: there is no such step, or the bytes are no inbox.
+        """
+        inbox = cls(read_step(reader), reader.indices())
+        inbox.answered = set(reader.indices())
+        inbox._refused, inbox.dropped, inbox.rejected = (_texts(reader) for _ in range(3))
+        return inbox
+
+
+def read_step(reader: Reader) -> Step:
+    """A step in a saved state.
+
+    Raises:
+        Malformed: there is no such step.
+    """
+    number = reader.u8()
+    try:
+        return Step(number)
+    except ValueError:
+        raise Malformed(f"there is no step {number}") from None
+
+
+def _texts(reader: Reader) -> dict[int, str]:
+    try:
+        return {index: text.decode() for index, text in reader.bundle().items()}
+    except UnicodeDecodeError:
+        raise Malformed("a reason is not UTF-8") from None

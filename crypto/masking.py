@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from crypto.envelope import AGGREGATOR, Heading, Step, unseal
 from crypto.errors import TermsRefused
 from crypto.keys import Identity, Rand
 from crypto.masking_aggregator import MaskingAggregator
@@ -126,3 +127,38 @@ class Masking:
         self.check(terms)
         check_aggregator(terms, identity)
         return MaskingAggregator(terms, identity=identity)
+
+    def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
+        """See SecureSum.check_invitation."""
+        unseal(message, Heading(Step.ADVERTISE, AGGREGATOR, index, terms.ctx1), terms.roster)
+
+    def restore_client(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        state: bytes,
+    ) -> SumClient:
+        """A client that goes on, with its secrets; see SecureSum."""
+        self.check(terms)
+        check_client(terms, index, identity)
+        return MaskingClient.restored(
+            terms, index=index, identity=identity, vector=vector, rand=rand, state=state
+        )
+
+    def restore_officer(
+        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+    ) -> SumOfficer:
+        """Refuse: there are no officers. See SecureSum."""
+        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
+
+    def restore_aggregator(
+        self, terms: Terms, *, identity: Identity, state: bytes
+    ) -> SumAggregator:
+        """An aggregator that goes on; see SecureSum."""
+        self.check(terms)
+        check_aggregator(terms, identity)
+        return MaskingAggregator.restored(terms, identity=identity, state=state)

@@ -7,18 +7,30 @@ from functools import partial
 import numpy as np
 
 from crypto.attempt import AggregatorAttempt, Reader
-from crypto.envelope import EVERYBODY, Step
+from crypto.codec import Reader as StateReader
+from crypto.codec import Writer
+from crypto.envelope import CONTEXT_BYTES, EVERYBODY, Heading, Step, unseal
 from crypto.errors import KeyRefused, Malformed, OutOfOrder
-from crypto.hybrid import check_hybrid_key
-from crypto.keys import Identity
-from crypto.masking_keys import Advert, Pair, PairOffer, commitment, mask_key, self_key
+from crypto.hybrid import CIPHERTEXT_BYTES, check_hybrid_key
+from crypto.keys import KEY_BYTES, Identity
+from crypto.masking_keys import (
+    ESCROW_BYTES,
+    Advert,
+    Pair,
+    PairOffer,
+    commitment,
+    mask_key,
+    self_key,
+)
 from crypto.masking_messages import (
     COMPLETE_GRAPH,
+    OFFER_BYTES,
     Dealing,
     Kind,
     Opening,
     adverts_root,
     decode_advert,
+    decode_bundle,
     decode_dealings,
     decode_masked_input,
     decode_unmask_answer,
@@ -39,6 +51,8 @@ class MaskingAggregator(AggregatorAttempt):
     Uploads are added as they arrive. Recovered secrets are checked against the signed adverts, so
     a wrong share costs time or the attempt, never a wrong sum.
     """
+
+    kind = "masking aggregator"
 
     def __init__(self, terms: Terms, *, identity: Identity) -> None:
         super().__init__(terms, identity=identity)
@@ -236,6 +250,38 @@ class MaskingAggregator(AggregatorAttempt):
         if self._opening is None:
             raise OutOfOrder("nothing was asked to be opened")
         return self._opening
+
+    def _write(self, writer: Writer) -> None:
+        writer.fixed(self._context, CONTEXT_BYTES).bundle(self._signed_adverts)
+        writer.bundle({dealer: encode_bundle(dealt) for dealer, dealt in self._dealt.items()})
+        writer.u32(len(self._offers))
+        for lower, higher in sorted(self._offers):
+            offer, escrow = self._offers[lower, higher]
+            writer.u32(lower).u32(higher)
+            writer.fixed(offer.encode(), OFFER_BYTES).fixed(escrow, ESCROW_BYTES)
+        writer.indices(self._delivered).sized(self._total.tobytes()).bundle(self._signatures)
+        writer.sized(b"" if self._opening is None else self._opening.encode())
+        writer.bundle({client: encode_bundle(shares) for client, shares in self._answers.items()})
+
+    def _read(self, reader: StateReader) -> None:
+        self._context, self._signed_adverts = reader.fixed(CONTEXT_BYTES), reader.bundle()
+        for sender, message in self._signed_adverts.items():
+            heading = Heading(Step.ADVERTISE, sender, EVERYBODY, self._terms.ctx1)
+            self._adverts[sender] = decode_advert(unseal(message, heading, self._terms.roster))
+        self._dealt = {dealer: decode_bundle(dealt) for dealer, dealt in reader.bundle().items()}
+        for _ in range(reader.u32()):
+            pair = (reader.u32(), reader.u32())
+            offer = PairOffer(reader.fixed(CIPHERTEXT_BYTES), reader.fixed(KEY_BYTES))
+            self._offers[pair] = (offer, reader.fixed(ESCROW_BYTES))
+        self._delivered = reader.indices()
+        total = reader.sized_view()
+        if len(total) != self._total.nbytes:
+            raise Malformed(f"a sum of {len(total)} bytes")
+        self._total[:] = np.frombuffer(total, dtype=self._total.dtype)
+        self._signatures, opening = reader.bundle(), reader.sized()
+        self._opening = Opening.decode(opening) if opening else None
+        answers = reader.bundle().items()
+        self._answers = {client: decode_bundle(shares) for client, shares in answers}
 
     def _forget(self) -> None:
         self._answers = {}

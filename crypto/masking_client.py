@@ -8,10 +8,22 @@ go when no later step needs them: with them and recorded traffic a vector could 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
+from crypto.codec import Reader
+from crypto.envelope import (
+    AGGREGATOR,
+    CONTEXT_BYTES,
+    EVERYBODY,
+    Heading,
+    Step,
+    refusing,
+    seal,
+    unseal,
+)
 from crypto.errors import Malformed, OutOfOrder, RingRefused
-from crypto.keys import Identity, Rand
+from crypto.inbox import read_step
+from crypto.keys import KEY_BYTES, Identity, Rand
 from crypto.masking_keys import (
     Advert,
     Channel,
@@ -35,8 +47,11 @@ from crypto.masking_messages import (
 )
 from crypto.prg import add_stream, subtract_stream
 from crypto.protocol import VectorSource
+from crypto.saved_state import begin_state, reading_state
 from crypto.shamir import split
 from crypto.terms import Terms
+
+_KIND: Final = "masking client"
 
 
 class MaskingClient:
@@ -50,7 +65,7 @@ class MaskingClient:
         self._identity = identity
         self._vector = vector
         self._rand = rand
-        self._secrets = ClientSecrets.generate(rand)
+        self._secrets: ClientSecrets | None = None
         self._adverts: dict[int, Advert] = {}
         self._context = terms.ctx1
         self._delivered: tuple[int, ...] = ()
@@ -63,6 +78,54 @@ class MaskingClient:
     def __repr__(self) -> str:
         due = "finished" if self._due is None else self._due.label
         return f"MaskingClient(index={self._index}, due={due!r}, redacted)"
+
+    def save(self) -> bytes:
+        """Seeds until the vector is masked, then the shares dealt to it; see SumClient.save."""
+        writer = begin_state(_KIND, self._terms, self._index).fixed(self._context, CONTEXT_BYTES)
+        writer.flag(self._due is not None)
+        if self._due is not None:
+            writer.u8(self._due)
+        writer.flag(self._secrets is not None)
+        if self._secrets is not None:
+            for seed in self._secrets.seeds():
+                writer.fixed(seed, KEY_BYTES)
+        writer.bundle({peer: encode_advert(advert) for peer, advert in self._adverts.items()})
+        writer.indices(self._delivered).bundle(self._streams)
+        writer.bundle({dealer: shares.encode() for dealer, shares in self._shares.items()})
+        writer.sized(b"" if self._opening is None else self._opening.encode())
+        return writer.done()
+
+    @classmethod
+    def restored(
+        cls,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        state: bytes,
+    ) -> MaskingClient:
+        """The client that `save` was called on; see SecureSum.restore_client."""
+        client = cls(terms, index=index, identity=identity, vector=vector, rand=rand)
+        with reading_state(state, _KIND, terms, index) as reader:
+            client._read(reader)
+        return client
+
+    def _read(self, reader: Reader) -> None:
+        self._context = reader.fixed(CONTEXT_BYTES)
+        self._due = read_step(reader) if reader.flag() else None
+        if reader.flag():
+            mask, self_seed, channel = (reader.fixed(KEY_BYTES) for _ in range(3))
+            self._secrets = ClientSecrets.from_seeds(mask, self_seed, channel)
+        self._adverts = {peer: decode_advert(data) for peer, data in reader.bundle().items()}
+        self._delivered, self._streams = reader.indices(), reader.bundle()
+        dealt = reader.bundle().items()
+        self._shares = {dealer: DealtShares.decode(data) for dealer, data in dealt}
+        opening = reader.sized()
+        self._opening = Opening.decode(opening) if opening else None
+        if self._due is Step.MASKED_INPUT:
+            self._channel = Channel(self._context, self._own_secrets().channel, self._index)
 
     def step(self, message: bytes) -> bytes:
         """Answer the aggregator's message; see SumClient.step."""
@@ -85,8 +148,9 @@ class MaskingClient:
     def _advertise(self, payload: memoryview) -> bytes:
         if len(payload):
             raise Malformed("the invitation to advertise is not empty")
+        self._secrets = secrets = ClientSecrets.generate(self._rand)
         self._due = Step.SHARE
-        advert = encode_advert(self._secrets.advert(self._terms.ctx1, self._index))
+        advert = encode_advert(secrets.advert(self._terms.ctx1, self._index))
         return self._seal(Step.ADVERTISE, advert, recipient=EVERYBODY)
 
     def _share(self, payload: memoryview) -> bytes:
@@ -94,10 +158,11 @@ class MaskingClient:
 
         Pair secrets with higher clients are made here, offered to them and escrowed.
         """
-        adverts = self._read_adverts(payload)
+        secrets = self._own_secrets()
+        adverts = self._read_adverts(payload, secrets)
         ctx2 = self._terms.ctx2(adverts_root(adverts), COMPLETE_GRAPH)
-        channel = Channel(ctx2, self._secrets.channel, self._index)
-        dealt = self._deal()
+        channel = Channel(ctx2, secrets.channel, self._index)
+        dealt = self._deal(secrets)
         dealings: dict[int, bytes] = {}
         escrows: dict[int, bytes] = {}
         streams: dict[int, bytes] = {}
@@ -106,7 +171,7 @@ class MaskingClient:
             with refusing(peer, Step.ADVERTISE):
                 if peer > self._index:
                     pair = self._pair(peer, adverts, ctx2)
-                    offer, escrows[peer], streams[peer] = pair.offer(self._secrets.mask)
+                    offer, escrows[peer], streams[peer] = pair.offer(secrets.mask)
                     attached = offer.encode()
                 public, shares = adverts[peer].channel, dealt[peer].encode()
                 sealed = channel.seal(public, peer, shares, attached)
@@ -117,7 +182,12 @@ class MaskingClient:
         self._due = Step.MASKED_INPUT
         return self._seal(Step.SHARE, encode_dealings(dealings, escrows))
 
-    def _read_adverts(self, payload: memoryview) -> dict[int, Advert]:
+    def _own_secrets(self) -> ClientSecrets:
+        if self._secrets is None:
+            raise OutOfOrder("this client has no secrets at this step")
+        return self._secrets
+
+    def _read_adverts(self, payload: memoryview, own: ClientSecrets) -> dict[int, Advert]:
         adverts: dict[int, Advert] = {}
         for peer, message in decode_bundle(payload).items():
             if peer not in self._terms.cohort:
@@ -125,17 +195,17 @@ class MaskingClient:
             heading = Heading(Step.ADVERTISE, peer, EVERYBODY, self._terms.ctx1)
             with refusing(peer, Step.ADVERTISE):
                 adverts[peer] = decode_advert(unseal(message, heading, self._terms.roster))
-        if adverts.get(self._index) != self._secrets.advert(self._terms.ctx1, self._index):
+        if adverts.get(self._index) != own.advert(self._terms.ctx1, self._index):
             raise Malformed("this client's own advert is missing or changed")
         self._check_quorum("adverts", len(adverts))
         return adverts
 
-    def _deal(self) -> dict[int, DealtShares]:
+    def _deal(self, secrets: ClientSecrets) -> dict[int, DealtShares]:
         """Shares for the whole cohort, so that positions never depend on who advertised."""
         cohort, threshold = self._terms.cohort, self._terms.threshold
         mask_shares, seed_shares = (
             split(secret.reveal(), shares=len(cohort), threshold=threshold, rand=self._rand)
-            for secret in (self._secrets.mask, self._secrets.self_seed)
+            for secret in (secrets.mask, secrets.self_seed)
         )
         return {
             peer: DealtShares(mask, seed)
@@ -146,7 +216,7 @@ class MaskingClient:
         """y_i = x_i + PRG(self) + sum over later - sum over earlier members of U2 of PRG(pair)."""
         delivered, dealings = decode_delivery(payload)
         self._check_delivery(delivered, dealings)
-        channel = self._channel
+        secrets, channel = self._own_secrets(), self._channel
         if channel is None:
             raise OutOfOrder("this client has dealt no shares")
         received: dict[int, DealtShares] = {}
@@ -159,12 +229,11 @@ class MaskingClient:
                 received[peer] = DealtShares.decode(opened)
                 if dealing.offer is not None:
                     pair = self._pair(peer, self._adverts, self._context)
-                    stream_keys[peer] = pair.as_higher(self._secrets.mask, dealing.offer)
-        own_key = self_key(self._context, self._index, self._secrets.self_seed.reveal())
+                    stream_keys[peer] = pair.as_higher(secrets.mask, dealing.offer)
+        own_key = self_key(self._context, self._index, secrets.self_seed.reveal())
         # From here on the vector exists; whatever happens to it, it is asked for only once.
-        self._due = None
-        del self._secrets
-        self._streams, self._channel = {}, None
+        self._due = self._secrets = self._channel = None
+        self._streams, self._adverts = {}, {}
         packed = self._masked_vector(own_key, stream_keys)
         self._shares.update(received)
         self._delivered = delivered

@@ -53,11 +53,20 @@ class ClientSecrets:
     @classmethod
     def generate(cls, rand: Rand) -> ClientSecrets:
         """Draw 3 * 32 bytes."""
+        return cls.from_seeds(draw(rand), draw(rand), draw(rand))
+
+    @classmethod
+    def from_seeds(cls, mask: bytes, self_seed: bytes, channel: bytes) -> ClientSecrets:
+        """The secrets of which `seeds` gave these, 32 bytes each."""
         return cls(
-            mask=mask_key(draw(rand)),
-            self_seed=Secret(draw(rand)),
-            channel=HybridKey(draw(rand), _LABEL + "channel key"),
+            mask=mask_key(mask),
+            self_seed=Secret(self_seed),
+            channel=HybridKey(channel, _LABEL + "channel key"),
         )
+
+    def seeds(self) -> tuple[bytes, bytes, bytes]:
+        """What all of them follow from, in clear, for a saved state."""
+        return self.mask.reveal(), self.self_seed.reveal(), self.channel.reveal()
 
     def advert(self, ctx1: bytes, index: int) -> Advert:
         """The public side."""

@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 
 from crypto.attempt import AggregatorAttempt, Reader
+from crypto.codec import Reader as StateReader
+from crypto.codec import Writer
 from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
 from crypto.errors import Malformed, OutOfOrder, RingRefused, TermsRefused
 from crypto.keys import Identity, Rand
@@ -22,8 +24,11 @@ from crypto.protocol import (
     check_aggregator,
     check_client,
 )
+from crypto.saved_state import begin_state, reading_state
 from crypto.sharing import check_sharing, choose_sharing
 from crypto.terms import Sharing, Terms
+
+_CLIENT: Final = "plain client"
 
 
 class PlainClient:
@@ -41,15 +46,26 @@ class PlainClient:
     def __repr__(self) -> str:
         return f"PlainClient(index={self._index}, redacted)"
 
+    def save(self) -> bytes:
+        """Whether it has answered; see SumClient.save."""
+        return begin_state(_CLIENT, self._terms, self._index).flag(self._answered).done()
+
+    @classmethod
+    def restored(
+        cls, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, state: bytes
+    ) -> PlainClient:
+        """The client that `save` was called on; see SecureSum.restore_client."""
+        client = cls(terms, index=index, identity=identity, vector=vector)
+        with reading_state(state, _CLIENT, terms, index) as reader:
+            client._answered = reader.flag()
+        return client
+
     def step(self, message: bytes) -> bytes:
         """Answer the aggregator's message; see SumClient.step."""
         if self._answered:
             raise OutOfOrder(f"client {self._index} has answered its last step")
         terms, step = self._terms, Step.PLAIN_INPUT
-        heading = Heading(step, AGGREGATOR, self._index, _context(terms))
-        with refusing(AGGREGATOR, step):
-            if len(unseal(message, heading, terms.roster)):
-                raise Malformed("the invitation is not empty")
+        _check_invitation(terms, self._index, message)
         self._answered = True
         vector = self._vector()
         if vector.shape != (terms.length,):
@@ -61,6 +77,8 @@ class PlainClient:
 
 class PlainAggregator(AggregatorAttempt):
     """Adds vectors in clear; see SumAggregator."""
+
+    kind = "plain aggregator"
 
     def __init__(self, terms: Terms, *, identity: Identity) -> None:
         super().__init__(terms, identity=identity)
@@ -97,6 +115,13 @@ class PlainAggregator(AggregatorAttempt):
     def _read_input(self, sender: int, message: bytes) -> None:
         terms, payload = self._terms, self._unseal(Step.PLAIN_INPUT, sender, message)
         terms.ring.add_into(self._total, terms.ring.unpack(payload, terms.length))
+
+    def _write(self, writer: Writer) -> None:
+        writer.flag(self._authorised).sized(self._terms.ring.pack(self._total))
+
+    def _read(self, reader: StateReader) -> None:
+        self._authorised = reader.flag()
+        self._total = self._terms.ring.unpack(reader.sized_view(), self._terms.length)
 
     def _forget(self) -> None:
         self._total[:] = 0
@@ -148,6 +173,48 @@ class Plain:
         check_aggregator(terms, identity)
         return PlainAggregator(terms, identity=identity)
 
+    def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
+        """See SecureSum.check_invitation."""
+        _check_invitation(terms, index, message)
+
+    def restore_client(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        state: bytes,
+    ) -> SumClient:
+        """A client that goes on; see SecureSum."""
+        self.check(terms)
+        check_client(terms, index, identity)
+        return PlainClient.restored(
+            terms, index=index, identity=identity, vector=vector, state=state
+        )
+
+    def restore_officer(
+        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+    ) -> SumOfficer:
+        """Refuse: there are no officers. See SecureSum."""
+        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
+
+    def restore_aggregator(
+        self, terms: Terms, *, identity: Identity, state: bytes
+    ) -> SumAggregator:
+        """An aggregator that goes on; see SecureSum."""
+        self.check(terms)
+        check_aggregator(terms, identity)
+        return PlainAggregator.restored(terms, identity=identity, state=state)
+
 
 def _context(terms: Terms) -> bytes:
     return terms.ctx2(b"", b"plain")
+
+
+def _check_invitation(terms: Terms, index: int, message: bytes) -> None:
+    heading = Heading(Step.PLAIN_INPUT, AGGREGATOR, index, _context(terms))
+    with refusing(AGGREGATOR, Step.PLAIN_INPUT):
+        if len(unseal(message, heading, terms.roster)):
+            raise Malformed("the invitation is not empty")

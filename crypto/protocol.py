@@ -103,6 +103,14 @@ class SumClient(Protocol):
         """
         ...
 
+    def save(self) -> bytes:
+        """Everything needed to go on in another process, with its secrets in clear.
+
+        To be sealed before it leaves memory (see sealed_state), and durable before the answer to
+        the last message is sent: an answer given twice, from two states, can reveal a vector.
+        """
+        ...
+
 
 class SumOfficer(Protocol):
     """One officer in one attempt: it holds a key, checks what it opens, and knows no vector."""
@@ -115,6 +123,10 @@ class SumOfficer(Protocol):
                 nothing changed and nothing was revealed.
             OutOfOrder: this officer has answered its last step.
         """
+        ...
+
+    def save(self) -> bytes:
+        """Everything needed to go on, keys in clear; see SumClient.save."""
         ...
 
 
@@ -149,6 +161,10 @@ class SumAggregator(Protocol):
 
     def authorise(self, intent: bytes) -> Outgoing:
         """Open the sum: only after Ready; every request is bound to this 32-byte digest."""
+        ...
+
+    def save(self) -> bytes:
+        """Everything needed to go on; see SumClient.save. It holds no client's secret."""
         ...
 
 
@@ -200,6 +216,47 @@ class SecureSum(Protocol):
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
         """The aggregator of the attempt."""
+        ...
+
+    def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
+        """Refuse a first message that the aggregator has not signed for this attempt and party.
+
+        It costs one signature check and reading the message: ask it before anything is made or
+        computed for an attempt.
+
+        Raises:
+            MessageRefused: naming what is wrong.
+        """
+        ...
+
+    def restore_client(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        state: bytes,
+    ) -> SumClient:
+        """The client that `state` was saved of; `vector` is called if it was not before.
+
+        Raises:
+            StateRefused: the state is of another attempt, model, party, protocol or version, or
+                damaged.
+        """
+        ...
+
+    def restore_officer(
+        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+    ) -> SumOfficer:
+        """The officer that `state` was saved of; see restore_client."""
+        ...
+
+    def restore_aggregator(
+        self, terms: Terms, *, identity: Identity, state: bytes
+    ) -> SumAggregator:
+        """The aggregator that `state` was saved of; see restore_client."""
         ...
 
 

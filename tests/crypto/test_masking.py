@@ -14,6 +14,7 @@ import crypto.masking_client
 from crypto.envelope import EVERYBODY, Heading, Step, seal
 from crypto.errors import MessageRefused, OutOfOrder, SumAborted, TermsRefused
 from crypto.hybrid import HYBRID_KEY_BYTES
+from crypto.keys import Rand
 from crypto.masking_keys import Advert, Channel, ClientSecrets, PairOffer
 from crypto.masking_messages import (
     Dealing,
@@ -191,8 +192,13 @@ def test_mask_key_of_small_order_is_refused_before_the_vector_is_touched(
 
     asked: list[int] = []
     run = masking()
-    insider = run.clients[2]._secrets
-    run.clients[2]._secrets = WeakSecrets(insider.mask, insider.self_seed, insider.channel)
+    insider = run.clients[2]._rand
+
+    def generate(rand: Rand) -> ClientSecrets:
+        kind = WeakSecrets if rand is insider else ClientSecrets
+        return kind.from_seeds(rand(32), rand(32), rand(32))
+
+    monkeypatch.setattr(ClientSecrets, "generate", generate)
     for k in (1, 3, 4, 5):
         run.clients[k]._vector = lambda k=k: asked.append(k)
     with pytest.raises(SumAborted):

@@ -578,7 +578,6 @@ def lying_escrow() -> tuple[Run, object]:
     """Client 1 escrows another secret than it encapsulated, well sealed, then sends no input."""
     terms = make_terms(5)
     run = Run("masking", terms, make_vectors(terms))
-    mask = run.clients[1]._secrets.mask
 
     def forge(step: int, client: int, answer: bytes) -> bytes:
         if (step, client) != (SHARE, 1):
@@ -588,7 +587,7 @@ def lying_escrow() -> tuple[Run, object]:
         offer = Dealing.decode(dealings[2], dealer=1, recipient=2).offer
         assert offer is not None
         pair = Pair(terms.ctx1, context_of(answer), (1, adverts[1]), (2, adverts[2]))
-        cipher, context = pair._escrow(mask, offer.ciphertext)
+        cipher, context = pair._escrow(run.clients[1]._secrets.mask, offer.ciphertext)
         escrows[2] = cipher.encrypt(bytes(12), os.urandom(32), context)
         return resign(answer, encode_dealings(dealings, escrows))
 
