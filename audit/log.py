@@ -29,11 +29,16 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True)
 class Appended:
-    """A durable entry: its index from 0, SHA-256 of its bytes, and the signed head covering it."""
+    """A durable entry: its index from 0, its bytes as stored, and the signed head covering it."""
 
     index: int
-    digest: bytes
+    raw: bytes
     head: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the stored bytes."""
+        return sha256(self.raw)
 
 
 class AuditLog:
@@ -145,7 +150,7 @@ class AuditLog:
             self._bytes += len(raw) + 1
             self._store.append_lazily(LEAVES, 32 * entry.index, self._replay.leaves[-1])
             self._sign_head()
-        return Appended(entry.index, entry.digest, self._head)
+        return Appended(entry.index, raw, self._head)
 
     @property
     def head(self) -> bytes:
@@ -161,6 +166,11 @@ class AuditLog:
     def root(self) -> bytes:
         """RFC 6962 root over all entries, 32 bytes."""
         return self._replay.root
+
+    @property
+    def leaves(self) -> tuple[bytes, ...]:
+        """RFC 6962 leaf hashes of all entries, 32 bytes each: enough to check any proof."""
+        return tuple(self._replay.leaves)
 
     @property
     def open_intent(self) -> OpenIntent | None:

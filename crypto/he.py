@@ -1,7 +1,7 @@
 """Secure sums by homomorphic encryption: BFV (Fan and Vercauteren 2012) through TenSEAL's SEAL.
 
 Three steps: the officer signs a fresh public key; each client encrypts its vector under it and
-signs the ciphertexts; the officer gets all of them with the digest of the logged intent, adds them
+signs the ciphertexts; the officer gets all of them with evidence of the logged intent, adds them
 itself, decrypts the sum once and signs it. Sums are exact integers, the same as those of `plain`.
 
 Here stand the conditions and what is promised; parameters and the noise bound are in
@@ -21,6 +21,7 @@ from crypto.he_parameters import choose
 from crypto.keys import Identity, Rand
 from crypto.protocol import (
     Capabilities,
+    IntentCheck,
     SumAggregator,
     SumClient,
     SumOfficer,
@@ -47,8 +48,9 @@ _NOTES: Final = (
         " it can also choose the sum. So max_colluders must be 0."
     ),
     (
-        "The officer checks the signatures of the uploads and how many there are; of the intent it"
-        " sees the digest only."
+        "The officer checks the signatures of the uploads and how many there are, and opens only"
+        " what was logged as it is opened: it sees the intent in the signed log of the run. Clients"
+        " do not."
     ),
     (
         "Ciphertexts rest on ring-LWE at 128 bits, against quantum computers too; signatures are"
@@ -109,7 +111,14 @@ class Homomorphic:
         return 1
 
     def client(
-        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        intent_check: IntentCheck,
     ) -> SumClient:
         """A client of the attempt; SEAL draws its own randomness, see he_seal. See SecureSum."""
         from crypto.he_client import HeClient
@@ -118,13 +127,21 @@ class Homomorphic:
         check_client(terms, index, identity)
         return HeClient(terms, index=index, identity=identity, vector=vector)
 
-    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+    def officer(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+    ) -> SumOfficer:
         """The decryptor of the attempt; SEAL draws its own randomness. See SecureSum."""
         from crypto.he_officer import HeOfficer
 
         self.check(terms)
         check_officer(terms, index, identity)
-        return HeOfficer(terms, index=index, identity=identity)
+        return HeOfficer(terms, index=index, identity=identity, intent_check=intent_check)
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
         """The aggregator of the attempt; see SecureSum."""
@@ -145,6 +162,7 @@ class Homomorphic:
         identity: Identity,
         vector: VectorSource,
         rand: Rand,
+        intent_check: IntentCheck,
         state: bytes,
     ) -> SumClient:
         """A client that goes on; see SecureSum."""
@@ -155,14 +173,23 @@ class Homomorphic:
         return HeClient.restored(terms, index=index, identity=identity, vector=vector, state=state)
 
     def restore_officer(
-        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+        state: bytes,
     ) -> SumOfficer:
         """A decryptor that goes on, with its key; see SecureSum."""
         from crypto.he_officer import HeOfficer
 
         self.check(terms)
         check_officer(terms, index, identity)
-        return HeOfficer.restored(terms, index=index, identity=identity, state=state)
+        return HeOfficer.restored(
+            terms, index=index, identity=identity, intent_check=intent_check, state=state
+        )
 
     def restore_aggregator(
         self, terms: Terms, *, identity: Identity, state: bytes

@@ -66,11 +66,12 @@ class HeAggregator(AggregatorAttempt):
             return self._outgoing(Step.HE_INPUT, keys, context=self._terms.ctx1)
         return self._finish()
 
-    def authorise(self, intent: bytes) -> Outgoing:
+    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
         """Hand every survivor's upload to the officer; see SumAggregator.authorise."""
         self._take_intent(intent)
         self._intent = intent
-        request = OpenRequest(intent, [self._uploads[k] for k in self._survivors]).encode()
+        uploads = [self._uploads[k] for k in self._survivors]
+        request = OpenRequest(intent, evidence, uploads).encode()
         self._uploads = {}
         self._open_inbox().open(Step.HE_OPEN, (self._officer,))
         return self._outgoing(Step.HE_OPEN, {self._officer: request})

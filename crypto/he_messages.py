@@ -3,7 +3,8 @@
 Formats (little-endian; words of prime q take bit_length(q) bits each, see crypto.he_words):
     public key    parameters, then for each key prime in order 2 * N words (b and a, transformed)
     ciphertexts   for each data prime in order 2 * N words (c0, c1) of every ciphertext in order
-    open request  intent 32 bytes | count u32 | count sealed uploads behind their lengths
+    open request  intent 32 bytes | evidence behind its length | count u32 | count sealed uploads
+                  behind their lengths
     opened sum    intent 32 bytes | count u32 | count client indices u32 | packed ring residues
 
 A decoder takes exact lengths only, every word below its prime, and neither a public key nor a
@@ -90,15 +91,18 @@ class OpenRequest:
 
     Attributes:
         intent: digest of the logged intent, 32 bytes.
+        evidence: shows that it was logged; see IntentCheck.
         uploads: the survivors' sealed ciphertexts; who sent each stands in its signed heading.
     """
 
     intent: bytes
+    evidence: bytes
     uploads: Sequence[bytes | memoryview]
 
     def encode(self) -> bytes:
         """Encode strictly."""
-        writer = Writer().fixed(self.intent, INTENT_BYTES).u32(len(self.uploads))
+        writer = Writer().fixed(self.intent, INTENT_BYTES).sized(self.evidence)
+        writer.u32(len(self.uploads))
         for upload in self.uploads:
             writer.sized(bytes(upload))
         return writer.done()
@@ -111,10 +115,10 @@ class OpenRequest:
             Malformed: not exactly one request.
         """
         reader = Reader(payload)
-        intent = reader.fixed(INTENT_BYTES)
+        intent, evidence = reader.fixed(INTENT_BYTES), reader.sized()
         uploads: list[memoryview] = [reader.sized_view() for _ in range(reader.u32())]
         reader.end()
-        return cls(intent, uploads)
+        return cls(intent, evidence, uploads)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from crypto.he_parameters import choose
 from crypto.he_seal import KeyPair, SecretKey, scheme_for
 from crypto.inbox import read_step
 from crypto.keys import Identity
+from crypto.protocol import IntentCheck, check_intent
 from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
 
@@ -49,10 +50,13 @@ Words = NDArray[np.uint64]
 class HeOfficer:
     """The officer in one attempt; see SumOfficer. Terms and identity are checked by the caller."""
 
-    def __init__(self, terms: Terms, *, index: int, identity: Identity) -> None:
+    def __init__(
+        self, terms: Terms, *, index: int, identity: Identity, intent_check: IntentCheck
+    ) -> None:
         self._terms = terms
         self._index = index
         self._identity = identity
+        self._intent_check = intent_check
         self._parameters = choose(terms)
         self._keys: SecretKey | None = None
         self._context = terms.ctx1
@@ -74,9 +78,17 @@ class HeOfficer:
         return writer.done()
 
     @classmethod
-    def restored(cls, terms: Terms, *, index: int, identity: Identity, state: bytes) -> HeOfficer:
+    def restored(
+        cls,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        intent_check: IntentCheck,
+        state: bytes,
+    ) -> HeOfficer:
         """The officer that `save` was called on; see SecureSum.restore_officer."""
-        officer = cls(terms, index=index, identity=identity)
+        officer = cls(terms, index=index, identity=identity, intent_check=intent_check)
         with reading_state(state, _KIND, terms, index) as reader:
             officer._context = reader.fixed(CONTEXT_BYTES)
             officer._due = read_step(reader) if reader.flag() else None
@@ -116,6 +128,7 @@ class HeOfficer:
             raise Malformed("the uploads are not from distinct clients of the cohort, in order")
         if len(senders) < self._terms.quorum:
             raise Malformed(f"{len(senders)} uploads; allowed: {self._terms.quorum} or more")
+        check_intent(self._intent_check, request.evidence, request.intent, len(senders))
         total = self._add(senders, request.uploads)
         keys, self._keys, self._due = self._keys, None, None
         if keys is None:

@@ -37,6 +37,7 @@ from crypto.masking_aggregator import MaskingAggregator
 from crypto.masking_client import MaskingClient
 from crypto.protocol import (
     Capabilities,
+    IntentCheck,
     SumAggregator,
     SumClient,
     SumOfficer,
@@ -60,8 +61,12 @@ _NOTES: Final = (
     ),
     (
         "The aggregator chooses whom it counts as dropped, and so whose vectors are in the sum,"
-        " down to min_survivors. Clients sign the digest of the logged intent; they do not see"
-        " the log."
+        " down to min_survivors."
+    ),
+    (
+        "A client signs only what was logged as it is opened: it sees the intent in the signed log"
+        " of the run, which only grows for this client. Two clients that never compare what they"
+        " saw can be shown two logs."
     ),
     (
         "A client can choose its own input, can make an attempt fail with wrong shares or offers,"
@@ -111,14 +116,36 @@ class Masking:
         return 0
 
     def client(
-        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        intent_check: IntentCheck,
     ) -> SumClient:
         """A client of the attempt with fresh secrets; see SecureSum."""
         self.check(terms)
         check_client(terms, index, identity)
-        return MaskingClient(terms, index=index, identity=identity, vector=vector, rand=rand)
+        return MaskingClient(
+            terms,
+            index=index,
+            identity=identity,
+            vector=vector,
+            rand=rand,
+            intent_check=intent_check,
+        )
 
-    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+    def officer(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+    ) -> SumOfficer:
         """Refuse: there are no officers. See SecureSum."""
         raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
 
@@ -140,17 +167,31 @@ class Masking:
         identity: Identity,
         vector: VectorSource,
         rand: Rand,
+        intent_check: IntentCheck,
         state: bytes,
     ) -> SumClient:
         """A client that goes on, with its secrets; see SecureSum."""
         self.check(terms)
         check_client(terms, index, identity)
         return MaskingClient.restored(
-            terms, index=index, identity=identity, vector=vector, rand=rand, state=state
+            terms,
+            index=index,
+            identity=identity,
+            vector=vector,
+            rand=rand,
+            intent_check=intent_check,
+            state=state,
         )
 
     def restore_officer(
-        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+        state: bytes,
     ) -> SumOfficer:
         """Refuse: there are no officers. See SecureSum."""
         raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")

@@ -28,6 +28,7 @@ from crypto.masking_messages import (
     Dealing,
     Kind,
     Opening,
+    OpeningRequest,
     adverts_root,
     decode_advert,
     decode_bundle,
@@ -90,7 +91,7 @@ class MaskingAggregator(AggregatorAttempt):
             return self._ask_for_shares(answered)
         return self._finish()
 
-    def authorise(self, intent: bytes) -> Outgoing:
+    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
         """Ask every survivor to sign what is to be opened; see SumAggregator.authorise."""
         self._take_intent(intent)
         inbox = self._open_inbox()
@@ -100,7 +101,7 @@ class MaskingAggregator(AggregatorAttempt):
             pair: kept for pair, kept in self._offers.items() if not set(dropped).isdisjoint(pair)
         }
         inbox.open(Step.CONSISTENCY, self._survivors)
-        payload = self._opening.encode()
+        payload = OpeningRequest(self._opening, evidence).encode()
         return self._outgoing(Step.CONSISTENCY, dict.fromkeys(self._survivors, payload))
 
     def _reader(self, step: Step) -> Reader:

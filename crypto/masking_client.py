@@ -36,6 +36,7 @@ from crypto.masking_messages import (
     Dealing,
     DealtShares,
     Opening,
+    OpeningRequest,
     adverts_root,
     decode_advert,
     decode_bundle,
@@ -46,7 +47,7 @@ from crypto.masking_messages import (
     encode_unmask_answer,
 )
 from crypto.prg import add_stream, subtract_stream
-from crypto.protocol import VectorSource
+from crypto.protocol import IntentCheck, VectorSource, check_intent
 from crypto.saved_state import begin_state, reading_state
 from crypto.shamir import split
 from crypto.terms import Terms
@@ -58,13 +59,21 @@ class MaskingClient:
     """One client in one attempt; see SumClient. Terms and identity are checked by the caller."""
 
     def __init__(
-        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        intent_check: IntentCheck,
     ) -> None:
         self._terms = terms
         self._index = index
         self._identity = identity
         self._vector = vector
         self._rand = rand
+        self._intent_check = intent_check
         self._secrets: ClientSecrets | None = None
         self._adverts: dict[int, Advert] = {}
         self._context = terms.ctx1
@@ -104,10 +113,18 @@ class MaskingClient:
         identity: Identity,
         vector: VectorSource,
         rand: Rand,
+        intent_check: IntentCheck,
         state: bytes,
     ) -> MaskingClient:
         """The client that `save` was called on; see SecureSum.restore_client."""
-        client = cls(terms, index=index, identity=identity, vector=vector, rand=rand)
+        client = cls(
+            terms,
+            index=index,
+            identity=identity,
+            vector=vector,
+            rand=rand,
+            intent_check=intent_check,
+        )
         with reading_state(state, _KIND, terms, index) as reader:
             client._read(reader)
         return client
@@ -268,8 +285,12 @@ class MaskingClient:
         return ring.pack(total)
 
     def _agree(self, payload: memoryview) -> bytes:
-        """Sign one opening, the only one in this attempt, if it fits what this client has seen."""
-        opening = Opening.decode(payload)
+        """Sign one opening, the only one in this attempt, if it fits what this client has seen.
+
+        The intent to open it must stand in the log: see IntentCheck.
+        """
+        request = OpeningRequest.decode(payload)
+        opening = request.opening
         survivors, dropped = set(opening.survivors), set(opening.dropped)
         if survivors & dropped:
             raise Malformed("both shares of one client are asked for")
@@ -278,6 +299,7 @@ class MaskingClient:
         if self._index not in survivors:
             raise Malformed("this client, which sent its input, is not among the survivors")
         self._check_quorum("survivors", len(survivors))
+        check_intent(self._intent_check, request.evidence, opening.intent, len(survivors))
         self._opening = opening
         self._due = Step.UNMASK
         return self._seal(Step.CONSISTENCY, opening.digest, recipient=EVERYBODY)

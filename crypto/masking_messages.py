@@ -6,7 +6,7 @@ share         to clients: the adverts of U1 as signed
               back: one Dealing per other member of U1, and escrows
 masked input  to clients: U2, and the dealings to this client
               back: digest of U2, packed masked vector
-consistency   to clients: Opening
+consistency   to clients: OpeningRequest
               back: digest of the Opening, signed to everybody
 unmask        to clients: such signatures by threshold members of the survivors
               back: digest of the Opening, one share per member of U2
@@ -142,6 +142,31 @@ class Opening:
             **dict.fromkeys(self.survivors, Kind.SELF_SEED),
             **dict.fromkeys(self.dropped, Kind.MASK_SECRET),
         }
+
+
+@dataclass(frozen=True)
+class OpeningRequest:
+    """What clients are asked to sign, and why they may.
+
+    Attributes:
+        opening: what they are to sign.
+        evidence: shows that its intent was logged; see IntentCheck.
+    """
+
+    opening: Opening
+    evidence: bytes
+
+    def encode(self) -> bytes:
+        """The opening and the evidence, each behind its length."""
+        return Writer().sized(self.opening.encode()).sized(self.evidence).done()
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> OpeningRequest:
+        """Inverse of encode."""
+        reader = Reader(data)
+        request = cls(Opening.decode(reader.sized_view()), reader.sized())
+        reader.end()
+        return request
 
 
 def encode_advert(advert: Advert) -> bytes:

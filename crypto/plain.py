@@ -15,6 +15,7 @@ from crypto.keys import Identity, Rand
 from crypto.protocol import (
     Capabilities,
     Done,
+    IntentCheck,
     Outgoing,
     Ready,
     SumAggregator,
@@ -102,8 +103,9 @@ class PlainAggregator(AggregatorAttempt):
             raise self._abort(inbox.step, f"{len(answered)} clients answered, {needed} needed")
         return self._is_ready(inbox, answered)
 
-    def authorise(self, intent: bytes) -> Outgoing:
+    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
         """Nothing is left to ask: the sum lies open. See SumAggregator.authorise."""
+        del evidence
         self._take_intent(intent)
         self._authorised = True
         return Outgoing({})
@@ -156,14 +158,29 @@ class Plain:
         return 0
 
     def client(
-        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        intent_check: IntentCheck,
     ) -> SumClient:
-        """A client of the attempt; it draws nothing from rand. See SecureSum."""
+        """A client of the attempt; it draws nothing and opens nothing. See SecureSum."""
         self.check(terms)
         check_client(terms, index, identity)
         return PlainClient(terms, index=index, identity=identity, vector=vector)
 
-    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+    def officer(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+    ) -> SumOfficer:
         """Refuse: there are no officers. See SecureSum."""
         raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
 
@@ -185,6 +202,7 @@ class Plain:
         identity: Identity,
         vector: VectorSource,
         rand: Rand,
+        intent_check: IntentCheck,
         state: bytes,
     ) -> SumClient:
         """A client that goes on; see SecureSum."""
@@ -195,7 +213,14 @@ class Plain:
         )
 
     def restore_officer(
-        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+        state: bytes,
     ) -> SumOfficer:
         """Refuse: there are no officers. See SecureSum."""
         raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")

@@ -7,7 +7,7 @@ them without ever getting a wrong sum:
     loop: deliver outgoing.messages, hand every reply to aggregator.receive (MessageRefused: count
           and go on), call aggregator.advance() when all have answered or time is up:
           Outgoing: deliver again; Ready: make the intent durable, then deliver
-          aggregator.authorise(digest of the intent); Done: the sum.
+          aggregator.authorise(digest of the intent, evidence for it); Done: the sum.
 
 Messages go to clients and, in protocols that have them, to officers, who hold decryption keys and
 no vector: for a driver an officer is one more party that answers.
@@ -22,11 +22,18 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.errors import TermsRefused
+from crypto.errors import Malformed, TermsRefused
 from crypto.keys import Identity, Rand
 from crypto.terms import Sharing, Terms
 
 VectorSource = Callable[[], NDArray[np.int64]]
+IntentCheck = Callable[[bytes, int], bytes]
+"""(evidence, survivors) -> digest of the logged intent that it shows, 32 bytes.
+
+How an intent is logged is not this package's business: a party brings the check with it. It raises
+Malformed, with the reason, unless the evidence shows an intent to open, in this very attempt and
+under the party's own terms, a sum of so many vectors.
+"""
 Behaviour = Literal["honest-but-curious", "malicious"]
 
 
@@ -159,8 +166,13 @@ class SumAggregator(Protocol):
         """
         ...
 
-    def authorise(self, intent: bytes) -> Outgoing:
-        """Open the sum: only after Ready; every request is bound to this 32-byte digest."""
+    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
+        """Open the sum: only after Ready.
+
+        Args:
+            intent: digest of the logged intent, 32 bytes, that every request is bound to.
+            evidence: shows whoever is asked to open that it was logged; see IntentCheck.
+        """
         ...
 
     def save(self) -> bytes:
@@ -201,12 +213,27 @@ class SecureSum(Protocol):
         ...
 
     def client(
-        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, rand: Rand
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        vector: VectorSource,
+        rand: Rand,
+        intent_check: IntentCheck,
     ) -> SumClient:
         """A client of the attempt; `vector` is called once, after every check has passed."""
         ...
 
-    def officer(self, terms: Terms, *, index: int, identity: Identity, rand: Rand) -> SumOfficer:
+    def officer(
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+    ) -> SumOfficer:
         """An officer of the attempt.
 
         Raises:
@@ -237,6 +264,7 @@ class SecureSum(Protocol):
         identity: Identity,
         vector: VectorSource,
         rand: Rand,
+        intent_check: IntentCheck,
         state: bytes,
     ) -> SumClient:
         """The client that `state` was saved of; `vector` is called if it was not before.
@@ -248,7 +276,14 @@ class SecureSum(Protocol):
         ...
 
     def restore_officer(
-        self, terms: Terms, *, index: int, identity: Identity, rand: Rand, state: bytes
+        self,
+        terms: Terms,
+        *,
+        index: int,
+        identity: Identity,
+        rand: Rand,
+        intent_check: IntentCheck,
+        state: bytes,
     ) -> SumOfficer:
         """The officer that `state` was saved of; see restore_client."""
         ...
@@ -258,6 +293,16 @@ class SecureSum(Protocol):
     ) -> SumAggregator:
         """The aggregator that `state` was saved of; see restore_client."""
         ...
+
+
+def check_intent(check: IntentCheck, evidence: bytes, intent: bytes, survivors: int) -> None:
+    """Refuse to open what was not logged as it is opened.
+
+    Raises:
+        Malformed: the evidence shows no intent for this attempt, or another one than is asked for.
+    """
+    if check(evidence, survivors) != intent:
+        raise Malformed("the evidence is for another intent")
 
 
 def check_cohort(terms: Terms) -> None:

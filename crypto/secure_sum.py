@@ -11,6 +11,7 @@ from crypto.plain import Plain
 from crypto.protocol import (
     Capabilities,
     Done,
+    IntentCheck,
     Outgoing,
     Ready,
     SecureSum,
@@ -31,6 +32,7 @@ __all__ = [
     "SECURE_SUMS",
     "Capabilities",
     "Done",
+    "IntentCheck",
     "Outgoing",
     "Rand",
     "Ready",

@@ -22,6 +22,7 @@ from privacy.accountant import Spend, spend
 from privacy.errors import BudgetExceeded
 from privacy.events import Event
 from privacy.ledger import Ledger
+from secure_fedmeta.intent import Evidence, facts
 from secure_fedmeta.messages import RoundOpen, SumStep, encode, to_wire
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
 from secure_fedmeta.setting import Setting
@@ -63,6 +64,14 @@ class Abort:
     round: int
     reason: str
     charged: bool
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A durable intent: digest of its log entry, 32 bytes, and the evidence that parties check."""
+
+    digest: bytes
+    evidence: bytes
 
 
 @dataclass
@@ -107,9 +116,9 @@ class Exchange:
         result = self.machine.advance()
         return self._wrap(result) if isinstance(result, Outgoing) else result
 
-    def authorise(self, intent: bytes) -> Mapping[int, bytes]:
+    def authorise(self, intent: Intent) -> Mapping[int, bytes]:
         """The first request towards the opening, bound to the logged intent."""
-        return self._wrap(self.machine.authorise(intent))
+        return self._wrap(self.machine.authorise(intent.digest, intent.evidence))
 
     def _wrap(self, outgoing: Outgoing) -> Mapping[int, bytes]:
         """Each party's first message of the attempt carries the model."""
@@ -190,8 +199,8 @@ class Aggregator:
         self._reservation = None
         return Exchange(round_index, attempt, to_wire(model), machine)
 
-    def record_intent(self, exchange: Exchange, ready: Ready) -> bytes:
-        """Charge the round and log what is about to be opened; 32-byte digest of the log entry."""
+    def record_intent(self, exchange: Exchange, ready: Ready) -> Intent:
+        """Charge the round and log what is about to be opened."""
         setting = self._setting
         event = setting.plan.event(len(ready.survivors))
         self._reservation = self._ledger.reserve(
@@ -221,10 +230,12 @@ class Aggregator:
         appended = self._log.append(
             "round-intent",
             {
-                "round": exchange.round,
-                "attempt": exchange.attempt,
-                "config_digest": setting.config_digest.hex(),
-                "plan_digest": setting.plan.digest().hex(),
+                **facts(
+                    setting,
+                    round_index=exchange.round,
+                    attempt=exchange.attempt,
+                    survivors=len(ready.survivors),
+                ),
                 "cohort_root": _root(commit.values()),
                 "survivor_root": _root(commit[i] for i in ready.survivors),
                 "contribution_root": _root(contributions),
@@ -234,26 +245,13 @@ class Aggregator:
                     "dropped": len(ready.dropped),
                     "rejected": dict(exchange.rejected),
                 },
-                "secure_sum": {
-                    "protocol": setting.protocol.name,
-                    "parameters": {
-                        "ring_bits": setting.ring.bits,
-                        "values": setting.plan.dimension,
-                        "degree": setting.sharing.degree,
-                        "min_survivors": setting.plan.min_survivors,
-                        "max_colluders": setting.plan.max_colluders,
-                    },
-                    "capabilities": setting.protocol.capabilities().to_json(),
-                    "threshold": setting.sharing.threshold,
-                },
-                "clip": decimal(setting.plan.clip),
-                "event": event.to_json(),
                 "reservation": self._reservation,
             },
         )
         self._logged.append(event)
         exchange.intent = appended.digest
-        return appended.digest
+        evidence = Evidence(appended.raw, appended.head, self._log.leaves)
+        return Intent(appended.digest, evidence.encode())
 
     def release(self, exchange: Exchange, done: Done) -> Release:
         """Commit the charge, log the release, take the server step."""

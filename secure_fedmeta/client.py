@@ -82,4 +82,5 @@ class Client(Party):
             identity=self._identity,
             vector=protected_sum,
             rand=self._rand,
+            intent_check=self._watch.check(terms),
         )

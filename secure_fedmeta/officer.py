@@ -41,5 +41,9 @@ class Officer(Party):
     def _machine_for(self, terms: Terms, model: torch.Tensor) -> SumOfficer:
         del model
         return self._setting.protocol.officer(
-            terms, index=self._index, identity=self._identity, rand=self._rand
+            terms,
+            index=self._index,
+            identity=self._identity,
+            rand=self._rand,
+            intent_check=self._watch.check(terms),
         )

@@ -16,6 +16,7 @@ import torch
 from crypto.codec import MAX_U32
 from crypto.errors import MessageRefused
 from crypto.secure_sum import Terms
+from secure_fedmeta.intent import LogWatch
 from secure_fedmeta.messages import RoundOpen, decode, from_wire
 from secure_fedmeta.setting import Setting
 
@@ -39,6 +40,7 @@ class Party(ABC):
     def __init__(self, setting: Setting, *, index: int) -> None:
         self._setting = setting
         self._index = index
+        self._watch = LogWatch(setting)
         self._last = (0, 0)
         self._machine: Machine | None = None
         self._turn = threading.Lock()

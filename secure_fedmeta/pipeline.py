@@ -160,13 +160,14 @@ class Parties:
         return {**self.clients, **self.officers}
 
 
-def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
+def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: str) -> Parties:
     """Give every party its keys and its own randomness.
 
     Args:
         parts: the checked run.
         run: 32 bytes that name the run.
         randomness: the operating system's, or a flagged seed.
+        log_key: verifying key of the run's log.
 
     Raises:
         ConfigError: the secure sum does not keep its promises under these thresholds.
@@ -199,6 +200,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness) -> Parties:
         config_digest=parts.config.digest(),
         plan=parts.plan,
         roster=roster,
+        log_key=log_key,
         spec=parts.learner.spec,
         protocol=parts.protocol,
         ring=parts.ring,

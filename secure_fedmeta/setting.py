@@ -22,6 +22,7 @@ class Setting:
         config_digest: digest of the config that the party read.
         plan: the privacy plan, computed by the party itself from its config.
         roster: signing keys of the aggregator and of all clients.
+        log_key: verifying key of the run's log, a vkey of a signed note.
         spec: layout of the model's parameters.
         protocol: the secure sum.
         ring: integers mod 2^b with room for the plan's sums.
@@ -32,6 +33,7 @@ class Setting:
     config_digest: bytes
     plan: PrivacyPlan
     roster: Roster
+    log_key: str
     spec: ParameterVector
     protocol: SecureSum
     ring: Ring

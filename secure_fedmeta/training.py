@@ -39,7 +39,7 @@ from secure_fedmeta.rounds import run_round
 from secure_fedmeta.scoring import closing_arms, personaliser
 from secure_fedmeta.transport.registry import TRANSPORTS
 from secure_fedmeta.unprotected import UNPROTECTED
-from secure_fedmeta.workspace import Workspace, name_run
+from secure_fedmeta.workspace import Workspace, log_origin, name_run
 
 Status = Literal["completed", "budget", "aborted"]
 
@@ -89,12 +89,14 @@ def run(
     seed = config.not_private
     randomness = Randomness(None if seed is None else seed.seed)
     # The run's name is no secret: a seed must not give it twice, the ledger charges a name once.
-    parties = found_parties(parts, os.urandom(32), randomness)
     run_id = name_run(config.name, moment=_now(), suffix=os.urandom(3).hex())
+    signer = LogSigner.generate(log_origin(run_id), state.signing_seed(os.urandom))
+    parties = found_parties(parts, os.urandom(32), randomness, log_key=signer.vkey)
     budget = open_budget(config, parts.plan, run_id=run_id, public=parts.source.info.public)
     workspace = Workspace.create(out, run_id)
     (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
-    with _started_log(workspace, parts, parties, budget, randomness) as (log, vkey):
+    vkey = signer.vkey
+    with _started_log(workspace, signer, parts, parties, budget, randomness) as log:
         training = Training(parts, parties, budget, log, workspace, randomness, progress)
         with (workspace.path / METRICS).open("w", encoding="utf-8") as metrics:
             for record in training.rounds():
@@ -267,19 +269,20 @@ class Training:
 @contextmanager
 def _started_log(
     workspace: Workspace,
+    signer: LogSigner,
     parts: Parts,
     parties: Parties,
     budget: Budget,
     randomness: Randomness,
-) -> Iterator[tuple[AuditLog, str]]:
-    """A log with its first entries, and its verifying key; pinned at once."""
+) -> Iterator[AuditLog]:
+    """A log with its first entries; pinned at once."""
     setting = parties.setting
-    with _recovering_log(workspace) as (log, vkey):
+    with _recovering_log(workspace, signer) as log:
         log.append(
             "genesis",
             {
                 "run": setting.run.hex(),
-                "origin": workspace.origin,
+                "origin": signer.origin,
                 "config_digest": setting.config_digest.hex(),
                 "plan_digest": setting.plan.digest().hex(),
                 "plan": setting.plan.to_json(),
@@ -306,23 +309,20 @@ def _started_log(
                 ],
             },
         )
-        PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
-        yield log, vkey
+        PinStore(state.state_directory()).save(workspace.run_id, signer.vkey, log.head)
+        yield log
 
 
 @contextmanager
-def _recovering_log(workspace: Workspace) -> Iterator[tuple[AuditLog, str]]:
+def _recovering_log(workspace: Workspace, signer: LogSigner) -> Iterator[AuditLog]:
     """A new log that an interruption inside an append leaves signed and pinned up to its end."""
-    seed = state.signing_seed(os.urandom)
-    signer = LogSigner.generate(workspace.origin, seed)
-    vkey = signer.verifier.vkey
     try:
         with AuditLog.create(workspace.audit, signer, clock=_now) as log:
-            yield log, vkey
+            yield log
     except KeyboardInterrupt:
         if (workspace.audit / "checkpoint").exists():
             with AuditLog.open(workspace.audit, signer, clock=_now) as log:
-                PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
+                PinStore(state.state_directory()).save(workspace.run_id, signer.vkey, log.head)
         raise
 
 

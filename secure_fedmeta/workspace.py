@@ -48,11 +48,6 @@ class Workspace:
         return cls(path, run_id)
 
     @property
-    def origin(self) -> str:
-        """The name that the run's log signs."""
-        return f"secure-fedmeta/{self.run_id}"
-
-    @property
     def audit(self) -> Path:
         """Where the log lies."""
         return self.path / "audit"
@@ -93,3 +88,8 @@ def _latest(out: Path) -> Path:
     if link.exists() and not link.is_symlink():
         raise RunDirectoryError(f"{link} is not a link: move it away")
     return link
+
+
+def log_origin(run_id: str) -> str:
+    """The name that the log of a run signs."""
+    return f"secure-fedmeta/{run_id}"

@@ -12,6 +12,7 @@ from secure_fedmeta.config import load_config
 from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.templates import template_names, write_template
+from tests.secure_fedmeta.federation import LOG_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("audit", "crypto", "privacy", "secure_fedmeta")
@@ -41,7 +42,7 @@ def test_a_package_says_that_it_is_typed(name: str) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_loads_and_assembles(path: Path) -> None:
     parts = assemble(load_config(path))
-    found_parties(parts, bytes(32), Randomness())
+    found_parties(parts, bytes(32), Randomness(), log_key=LOG_KEY)
     assert parts.config.name == path.stem
     assert parts.plan.worst_epsilon() <= 3.0
     assert parts.protocol.capabilities().hides_updates

@@ -25,12 +25,14 @@ from crypto.secure_sum import (
     SumOfficer,
 )
 from tests.crypto.harness import (
+    EVIDENCE,
     INTENT,
     Run,
     Vector,
     another,
     identity,
     input_step,
+    logged,
     make_terms,
     make_vectors,
     seeded,
@@ -47,6 +49,7 @@ def restored_client(run: Run, index: int, state: bytes, rand: Rand | None = None
         identity=identity(index),
         vector=lambda: run.vectors[index],
         rand=rand or seeded(f"another process {index}"),
+        intent_check=logged,
         state=state,
     )
 
@@ -57,6 +60,7 @@ def restored_officer(run: Run, index: int, state: bytes) -> SumOfficer:
         index=index,
         identity=identity(index),
         rand=seeded(f"another process {index}"),
+        intent_check=logged,
         state=state,
     )
 
@@ -108,9 +112,9 @@ class RestartingAggregator:
         with self.process() as aggregator:
             return aggregator.advance()
 
-    def authorise(self, intent: bytes) -> Outgoing:
+    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
         with self.process() as aggregator:
-            return aggregator.authorise(intent)
+            return aggregator.authorise(intent, evidence)
 
     def save(self) -> bytes:
         return self.state
@@ -193,7 +197,11 @@ def test_what_was_answered_or_refused_before_stays_so(name: str) -> None:
                 with pytest.raises((OutOfOrder, MessageRefused)):
                     again.step(sent[k])
     aggregator = restored_aggregator(run, run.aggregator.save())
-    for call in (aggregator.begin, aggregator.advance, lambda: aggregator.authorise(INTENT)):
+    for call in (
+        aggregator.begin,
+        aggregator.advance,
+        lambda: aggregator.authorise(INTENT, EVIDENCE),
+    ):
         with pytest.raises(OutOfOrder):
             call()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from crypto.errors import KeyRefused, MessageRefused, OutOfOrder, SumAborted, TermsRefused
 from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready
 from tests.crypto.harness import (
+    EVIDENCE,
     INTENT,
     STEPS,
     WIDEST,
@@ -18,6 +19,7 @@ from tests.crypto.harness import (
     identity,
     input_step,
     least_survivors,
+    logged,
     make_terms,
     make_vectors,
     resign,
@@ -122,7 +124,12 @@ def test_vector_is_asked_for_once_and_only_after_the_checks(name: str) -> None:
         return np.zeros(terms.length, dtype=np.int64)
 
     run.clients[2] = SECURE_SUMS[name].client(
-        terms, index=2, identity=identity(2), vector=vector, rand=seeded("asked")
+        terms,
+        index=2,
+        identity=identity(2),
+        vector=vector,
+        rand=seeded("asked"),
+        intent_check=logged,
     )
     run.drive()
     assert asked == [input_step(name) + 1]
@@ -137,14 +144,14 @@ def test_calls_out_of_order(name: str) -> None:
         with pytest.raises(OutOfOrder):
             call()
     with pytest.raises(OutOfOrder):
-        aggregator.authorise(INTENT)
+        aggregator.authorise(INTENT, EVIDENCE)
     done = run.drive()
     assert isinstance(done, Done)
     for call in (aggregator.begin, aggregator.advance, lambda: aggregator.receive(1, b"")):
         with pytest.raises(OutOfOrder):
             call()
     with pytest.raises(OutOfOrder):
-        aggregator.authorise(INTENT)
+        aggregator.authorise(INTENT, EVIDENCE)
     with pytest.raises(OutOfOrder):
         run.clients[1].step(next(sent[1] for sent in run.requests if 1 in sent))
 
@@ -161,11 +168,11 @@ def test_nothing_is_opened_before_authorise(name: str) -> None:
     with pytest.raises(OutOfOrder):
         run.aggregator.advance()
     with pytest.raises(KeyRefused):
-        run.aggregator.authorise(b"too short")
+        run.aggregator.authorise(b"too short", EVIDENCE)
     assert run.aggregator.expecting == frozenset()
-    assert isinstance(run.aggregator.authorise(INTENT), Outgoing)
+    assert isinstance(run.aggregator.authorise(INTENT, EVIDENCE), Outgoing)
     with pytest.raises(OutOfOrder):
-        run.aggregator.authorise(INTENT)
+        run.aggregator.authorise(INTENT, EVIDENCE)
 
 
 def test_expecting_shrinks_as_answers_arrive(name: str) -> None:
@@ -224,7 +231,7 @@ def test_upload_between_ready_and_authorise_is_not_added(name: str) -> None:
     assert out.survivors == (1, 2, 4)
     with pytest.raises(MessageRefused):
         run.aggregator.receive(3, held)
-    done: Outgoing | Ready | Done = run.aggregator.authorise(INTENT)
+    done: Outgoing | Ready | Done = run.aggregator.authorise(INTENT, EVIDENCE)
     while isinstance(done, Outgoing):
         for k, request in done.messages.items():
             run.aggregator.receive(k, run.parties[k].step(request))
@@ -291,7 +298,12 @@ def test_terms_that_break_the_promise_are_refused(
         protocol.aggregator(terms, identity=identity(0))
     with pytest.raises(TermsRefused, match=match):
         protocol.client(
-            terms, index=1, identity=identity(1), vector=lambda: np.zeros(5), rand=seeded(0)
+            terms,
+            index=1,
+            identity=identity(1),
+            vector=lambda: np.zeros(5),
+            rand=seeded(0),
+            intent_check=logged,
         )
 
 
@@ -328,6 +340,7 @@ def test_identities_must_be_those_of_the_roster(name: str) -> None:
                 identity=identity(who),
                 vector=lambda: np.zeros(5),
                 rand=seeded(0),
+                intent_check=logged,
             )
 
 
@@ -344,12 +357,16 @@ def test_officers_are_those_of_the_roster(name: str) -> None:
     protocol, terms = SECURE_SUMS[name], make_terms(3, officers=2)
     if protocol.officers() == 0:
         with pytest.raises(TermsRefused, match="no officers"):
-            protocol.officer(terms, index=4, identity=identity(4), rand=seeded(0))
+            protocol.officer(
+                terms, index=4, identity=identity(4), rand=seeded(0), intent_check=logged
+            )
         return
     terms = make_terms(3, officers=protocol.officers())
     for index, who in ((4, 5), (3, 3), (0, 0), (4 + protocol.officers(), 4)):
         with pytest.raises(TermsRefused, match=f"officer {index}"):
-            protocol.officer(terms, index=index, identity=identity(who), rand=seeded(0))
+            protocol.officer(
+                terms, index=index, identity=identity(who), rand=seeded(0), intent_check=logged
+            )
     with pytest.raises(TermsRefused, match="officers"):
         protocol.check(make_terms(3, officers=0))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from crypto.errors import Malformed, MessageRefused, SumAborted
 from crypto.masking_messages import (
     Opening,
+    OpeningRequest,
     decode_advert,
     decode_bundle,
     decode_dealings,
@@ -43,6 +44,7 @@ def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
         (decode_dealings, lambda value: encode_dealings(*value)),
         (decode_delivery, lambda value: encode_delivery(*value)),
         (Opening.decode, Opening.encode),
+        (OpeningRequest.decode, OpeningRequest.encode),
         (decode_advert, encode_advert),
         (decode_masked_input, lambda value: value[0] + value[1]),
         (lambda value: decode_unmask_answer(value, request), lambda _: data),

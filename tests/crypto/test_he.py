@@ -38,10 +38,12 @@ from crypto.he_seal import KeyPair, SealFailed, scheme_for
 from crypto.he_words import pack_words, packed_size, unpack_words
 from crypto.secure_sum import SECURE_SUMS, Outgoing, Ready
 from tests.crypto.harness import (
+    EVIDENCE,
     INTENT,
     Run,
     another,
     identity,
+    logged,
     make_terms,
     make_vectors,
     payload_of,
@@ -62,7 +64,7 @@ def started(clients: int = 3, **terms: Any) -> tuple[Run, dict[int, bytes], byte
         run.aggregator.receive(k, upload)
     run.ready = run.aggregator.advance()  # type: ignore[assignment]
     assert isinstance(run.ready, Ready)
-    (request,) = run.aggregator.authorise(INTENT).messages.values()
+    (request,) = run.aggregator.authorise(INTENT, EVIDENCE).messages.values()
     return run, uploads, request
 
 
@@ -88,7 +90,7 @@ def test_the_officer_opens_once() -> None:
 
 def test_a_refused_request_costs_nothing() -> None:
     run, uploads, request = started()
-    for bad in (b"", bytes(31), OpenRequest(INTENT, list(uploads.values())[:1]).encode()):
+    for bad in (b"", bytes(31), OpenRequest(INTENT, EVIDENCE, list(uploads.values())[:1]).encode()):
         with pytest.raises(MessageRefused) as caught:
             officer_of(run).step(resign(request, bad))
         assert caught.value.sender in (0, 1)
@@ -99,7 +101,7 @@ def test_a_refused_request_costs_nothing() -> None:
 @pytest.mark.parametrize("who", [(2, 1, 3), (1, 1, 2), (1, 2, 2), (1, 1, 1)])
 def test_the_officer_takes_distinct_clients_in_order(who: tuple[int, ...]) -> None:
     run, uploads, request = started()
-    listed = OpenRequest(INTENT, [uploads[k] for k in who]).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, [uploads[k] for k in who]).encode()
     with pytest.raises(MessageRefused, match="distinct clients"):
         officer_of(run).step(resign(request, listed))
 
@@ -108,17 +110,17 @@ def test_the_officer_takes_clients_of_the_cohort_alone() -> None:
     run, uploads, request = started(9, cohort=(1, 2, 3))
     outsider = bytearray(uploads[3])
     outsider[2] = 4
-    listed = OpenRequest(INTENT, [uploads[1], uploads[2], bytes(outsider)]).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], uploads[2], bytes(outsider)]).encode()
     with pytest.raises(MessageRefused, match="of the cohort"):
         officer_of(run).step(resign(request, listed))
-    listed = OpenRequest(INTENT, [uploads[1], uploads[2], b""]).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], uploads[2], b""]).encode()
     with pytest.raises(MessageRefused, match="of the cohort"):
         officer_of(run).step(resign(request, listed))
 
 
 def test_a_smaller_set_may_be_opened_instead_but_not_as_well() -> None:
     run, uploads, request = started(4, min_survivors=3)
-    fewer = OpenRequest(INTENT, [uploads[k] for k in (1, 2, 3)]).encode()
+    fewer = OpenRequest(INTENT, EVIDENCE, [uploads[k] for k in (1, 2, 3)]).encode()
     answer = officer_of(run).step(resign(request, fewer))
     with pytest.raises(OutOfOrder):
         officer_of(run).step(request)
@@ -134,7 +136,7 @@ def test_noise_that_does_not_fit_ends_the_attempt_and_the_key() -> None:
     shape = (parameters.ciphertexts, 2, len(parameters.data_primes), 4096)
     noise = rng.integers(0, min(parameters.data_primes), shape, dtype=np.uint64)
     uploads[2] = resign(uploads[2], encode_ciphertexts(parameters, noise))
-    listed = OpenRequest(INTENT, list(uploads.values())).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, list(uploads.values())).encode()
     officer = officer_of(run)
     with pytest.raises(SumAborted, match="noise"):
         officer.step(resign(request, listed))
@@ -146,13 +148,18 @@ def test_noise_that_does_not_fit_ends_the_attempt_and_the_key() -> None:
 def test_a_vector_that_is_too_long_ends_the_attempt() -> None:
     run, uploads, request = started()
     client = SECURE_SUMS["he"].client(
-        run.terms, index=2, identity=identity(2), vector=lambda: np.zeros(5), rand=bytes
+        run.terms,
+        index=2,
+        identity=identity(2),
+        vector=lambda: np.zeros(5),
+        rand=bytes,
+        intent_check=logged,
     )
     client._terms = another(run.terms, length=7)  # type: ignore[attr-defined]
     client._vector = lambda: np.ones(7, dtype=np.int64)  # type: ignore[attr-defined]
     client._terms.__dict__["ctx1"] = run.terms.ctx1  # type: ignore[attr-defined]
     uploads[2] = client.step(run.requests[0][2])
-    listed = OpenRequest(INTENT, list(uploads.values())).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, list(uploads.values())).encode()
     with pytest.raises(SumAborted, match="behind the end"):
         officer_of(run).step(resign(request, listed))
 

@@ -30,6 +30,7 @@ from crypto.he_seal import Encryptor, KeyPair, Scheme, SealFailed, scheme_for
 from crypto.secure_sum import SECURE_SUMS
 from crypto.terms import Terms
 from tests.crypto.harness import (
+    EVIDENCE,
     INTENT,
     Run,
     identity,
@@ -48,7 +49,7 @@ Words = np.ndarray
 
 def alone(run: Run, uploads: dict[int, bytes], request: bytes) -> np.ndarray:
     """What the officer answers to a request for client 1 alone, signed by the aggregator."""
-    listed = OpenRequest(INTENT, [uploads[1]]).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, [uploads[1]]).encode()
     answer = officer_of(run).step(resign(request, listed))
     opened = Opened.decode(memoryview(payload_of(answer)), run.terms.ring, run.terms.length)
     return run.terms.ring.decode(opened.total)
@@ -75,14 +76,14 @@ def test_an_aggregator_that_adds_itself_would_choose_what_is_opened(
     run, uploads, request = started(min_survivors=3)
     same = [uploads[1]] * 3
     with pytest.raises(MessageRefused, match="distinct"):
-        officer_of(run).step(resign(request, OpenRequest(INTENT, same).encode()))
+        officer_of(run).step(resign(request, OpenRequest(INTENT, EVIDENCE, same).encode()))
     renamed = [uploads[1], *(resigned_as(uploads[1], k) for k in (2, 3))]
     with pytest.raises(MessageRefused, match="signature"):
-        officer_of(run).step(resign(request, OpenRequest(INTENT, renamed).encode()))
+        officer_of(run).step(resign(request, OpenRequest(INTENT, EVIDENCE, renamed).encode()))
     monkeypatch.setattr(
         crypto.he_officer, "unseal", lambda message, heading, roster: memoryview(message)[46:-64]
     )
-    answer = officer_of(run).step(resign(request, OpenRequest(INTENT, renamed).encode()))
+    answer = officer_of(run).step(resign(request, OpenRequest(INTENT, EVIDENCE, renamed).encode()))
     opened = Opened.decode(memoryview(payload_of(answer)), run.terms.ring, run.terms.length)
     tripled = run.terms.ring.decode(opened.total)
     np.testing.assert_array_equal(
@@ -188,7 +189,7 @@ def test_uploads_under_another_key_attempt_or_round_are_refused() -> None:
     assert other_key.terms == run.terms
     _, earlier, _ = started(min_survivors=3, round_number=1)
     for stray in (foreign[2], earlier[2]):
-        listed = OpenRequest(INTENT, [uploads[1], stray, uploads[3]]).encode()
+        listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], stray, uploads[3]]).encode()
         with pytest.raises(MessageRefused, match="another round, attempt") as caught:
             officer_of(run).step(resign(request, listed))
         assert caught.value.sender == 2
@@ -203,7 +204,7 @@ def test_a_signed_ciphertext_under_another_key_ends_the_attempt() -> None:
     run, uploads, request = started(min_survivors=3)
     _, foreign, _ = started(min_survivors=3)
     uploads[2] = resign(uploads[2], payload_of(foreign[2]))
-    listed = OpenRequest(INTENT, list(uploads.values())).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, list(uploads.values())).encode()
     with pytest.raises(SumAborted, match="noise"):
         officer_of(run).step(resign(request, listed))
     with pytest.raises(OutOfOrder):
@@ -215,7 +216,7 @@ def test_an_error_that_somebody_keeps_holds_no_key() -> None:
     run, uploads, request = started(min_survivors=3)
     _, foreign, _ = started(min_survivors=3)
     wrong = {**uploads, 2: resign(uploads[2], payload_of(foreign[2]))}
-    listed = OpenRequest(INTENT, list(wrong.values())).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, list(wrong.values())).encode()
     with pytest.raises(SumAborted, match="noise") as caught:
         officer_of(run).step(resign(request, listed))
     frames = [entry.frame for entry in caught.traceback]
@@ -254,7 +255,7 @@ def test_uploads_that_cancel_to_a_transparent_sum_are_refused() -> None:
     cancelling = words[3].copy()
     cancelling[:, 1] = (2 * primes - words[1][:, 1] - words[2][:, 1]) % primes
     uploads[3] = resign(uploads[3], encode_ciphertexts(parameters, cancelling))
-    listed = OpenRequest(INTENT, list(uploads.values())).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, list(uploads.values())).encode()
     with pytest.raises(MessageRefused, match="transparent"):
         officer_of(run).step(resign(request, listed))
 
@@ -339,7 +340,7 @@ def test_a_compressed_bomb_is_never_unpacked(
         "crypto.he_seal.zstandard.ZstdDecompressor", lambda: loaded.append("decompressed")
     )
     uploads[2] = resign(uploads[2], bomb)
-    listed = OpenRequest(INTENT, list(uploads.values())).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, list(uploads.values())).encode()
     with pytest.raises(MessageRefused) as caught:
         officer_of(run).step(resign(request, listed))
     assert caught.value.sender == 2
@@ -358,7 +359,7 @@ def test_every_byte_that_seal_loads_was_checked(monkeypatch: pytest.MonkeyPatch)
         noise = os.urandom(size)
         with pytest.raises(CryptoError):
             fresh.clients[1].step(resign(requests[1], resign(key, noise)))
-        listed = OpenRequest(INTENT, [uploads[1], resign(uploads[2], noise), uploads[3]])
+        listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], resign(uploads[2], noise), uploads[3]])
         with pytest.raises(CryptoError):
             officer_of(run).step(resign(request, listed.encode()))
     assert calls == []

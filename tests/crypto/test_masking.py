@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import crypto.masking_client
 from crypto.envelope import EVERYBODY, Heading, Step, seal
-from crypto.errors import MessageRefused, OutOfOrder, SumAborted, TermsRefused
+from crypto.errors import Malformed, MessageRefused, OutOfOrder, SumAborted, TermsRefused
 from crypto.hybrid import HYBRID_KEY_BYTES
 from crypto.keys import Rand
 from crypto.masking_keys import Advert, Channel, ClientSecrets, PairOffer
@@ -20,6 +21,7 @@ from crypto.masking_messages import (
     Dealing,
     Kind,
     Opening,
+    OpeningRequest,
     decode_bundle,
     decode_dealings,
     decode_delivery,
@@ -30,6 +32,7 @@ from crypto.masking_messages import (
 )
 from crypto.secure_sum import SECURE_SUMS, Outgoing
 from tests.crypto.harness import (
+    EVIDENCE,
     INTENT,
     Run,
     another,
@@ -58,7 +61,7 @@ def requests_of(run: Run, step: int) -> dict[int, bytes]:
             run.aggregator.receive(k, run.clients[k].step(request))
         out = run.aggregator.advance()
         if not isinstance(out, Outgoing):
-            out = run.aggregator.authorise(INTENT)
+            out = run.aggregator.authorise(INTENT, EVIDENCE)
     return dict(out.messages)
 
 
@@ -67,6 +70,11 @@ def refuses(run: Run, client: int, message: bytes, match: str, sender: int = 0) 
     with pytest.raises(MessageRefused, match=match) as caught:
         run.clients[client].step(message)
     assert caught.value.sender == sender
+
+
+def asked(opening: Opening) -> bytes:
+    """The request to sign an opening of the intent that is logged here."""
+    return OpeningRequest(opening, EVIDENCE).encode()
 
 
 # --- what a client refuses ----------------------------------------------------------------------
@@ -287,7 +295,7 @@ def test_openings_that_break_the_rules_are_refused(
 ) -> None:
     run = masking(6, cohort=(1, 2, 3, 4, 5))
     request = requests_of(run, CONSISTENCY)[1]
-    wrong = Opening(INTENT, survivors, dropped).encode()
+    wrong = asked(Opening(INTENT, survivors, dropped))
     refuses(run, 1, resign(request, wrong), match)
     answer = run.clients[1].step(request)
     assert bytes(payload_of(answer)) == Opening(INTENT, (1, 2, 3, 4, 5), ()).digest
@@ -296,13 +304,15 @@ def test_openings_that_break_the_rules_are_refused(
 def test_min_survivors_above_the_threshold_is_what_a_client_asks_for() -> None:
     run = masking(5, min_survivors=5)
     request = requests_of(run, CONSISTENCY)[1]
-    wrong = Opening(INTENT, (1, 2, 3, 4), (5,)).encode()
+    wrong = asked(Opening(INTENT, (1, 2, 3, 4), (5,)))
     refuses(run, 1, resign(request, wrong), "4 survivors; allowed: 5 or more")
 
 
 def test_every_opening_is_bound_to_the_intent() -> None:
     run = masking()
-    opening = Opening.decode(payload_of(requests_of(run, CONSISTENCY)[1]))
+    request = OpeningRequest.decode(payload_of(requests_of(run, CONSISTENCY)[1]))
+    opening = request.opening
+    assert request.evidence == EVIDENCE
     assert opening == Opening(INTENT, (1, 2, 3, 4, 5), ())
     digests = {
         opening.digest,
@@ -313,11 +323,34 @@ def test_every_opening_is_bound_to_the_intent() -> None:
     assert len(digests) == 4
 
 
+def test_nothing_is_signed_without_evidence_of_the_intent() -> None:
+    """The check is the party's own; what it refuses, and any other intent, is refused by name."""
+    run = masking()
+    request = requests_of(run, CONSISTENCY)[1]
+    opening = OpeningRequest.decode(payload_of(request)).opening
+    told: list[tuple[bytes, int]] = []
+
+    def check(evidence: bytes, survivors: int) -> bytes:
+        told.append((evidence, survivors))
+        if evidence != EVIDENCE:
+            raise Malformed("no such entry")
+        return INTENT
+
+    run.clients[1]._intent_check = check
+    wrong = OpeningRequest(opening, b"another").encode()
+    refuses(run, 1, resign(request, wrong), "no such entry")
+    other = asked(Opening(bytes(32), opening.survivors, ()))
+    refuses(run, 1, resign(request, other), "evidence is for another intent")
+    assert run.clients[1]._opening is None
+    run.clients[1].step(request)
+    assert told == [(b"another", 5), (EVIDENCE, 5), (EVIDENCE, 5)]
+
+
 def test_a_client_signs_one_opening_and_gives_its_shares_once() -> None:
     run = masking()
     first = requests_of(run, CONSISTENCY)[1]
     signature = run.clients[1].step(first)
-    for again in (first, resign(first, Opening(INTENT, (1, 2, 3, 4), (5,)).encode())):
+    for again in (first, resign(first, asked(Opening(INTENT, (1, 2, 3, 4), (5,))))):
         refuses(run, 1, again, "another step")
     run.aggregator.receive(1, signature)
     for k in (2, 3, 4, 5):
@@ -325,7 +358,7 @@ def test_a_client_signs_one_opening_and_gives_its_shares_once() -> None:
         run.aggregator.receive(k, run.clients[k].step(request))
     request = run.aggregator.advance().messages[1]
     answer = run.clients[1].step(request)
-    opening = Opening.decode(payload_of(first))
+    opening = OpeningRequest.decode(payload_of(first)).opening
     assert decode_unmask_answer(payload_of(answer), opening).keys() == {1, 2, 3, 4, 5}
     with pytest.raises(OutOfOrder):
         run.clients[1].step(request)
@@ -366,7 +399,7 @@ def test_signatures_of_clients_that_are_no_survivors_do_not_count() -> None:
             if not (k == 5 and request[1] == Step.MASKED_INPUT):
                 run.aggregator.receive(k, run.clients[k].step(request))
         step = run.aggregator.advance()
-        out = step if isinstance(step, Outgoing) else run.aggregator.authorise(INTENT)
+        out = step if isinstance(step, Outgoing) else run.aggregator.authorise(INTENT, EVIDENCE)
     shown = decode_bundle(payload_of(out.messages[1]))
     template = shown.pop(3)
     heading = Heading(Step.CONSISTENCY, 5, EVERYBODY, context_of(template))
@@ -571,8 +604,9 @@ def test_a_client_refuses_an_offer_that_was_changed_on_its_way_or_has_another_ta
 def test_signatures_and_answers_for_another_opening_are_refused() -> None:
     run = masking(5)
     first = requests_of(run, CONSISTENCY)
-    other = Opening(bytes(32), (1, 2, 3, 4, 5), ())
-    strayed = run.clients[1].step(resign(first[1], other.encode()))
+    other = Opening(hashlib.sha256(b"other").digest(), (1, 2, 3, 4, 5), ())
+    request = OpeningRequest(other, b"other").encode()
+    strayed = run.clients[1].step(resign(first[1], request))
     with pytest.raises(MessageRefused, match="signs another U2"):
         run.aggregator.receive(1, strayed)
     for k in (2, 3, 4, 5):
@@ -597,7 +631,7 @@ def revealed(run: Run) -> Counter[tuple[int, Kind]]:
     if len(run.answers) <= UNMASK:
         return count
     for k, answer in run.answers[UNMASK].items():
-        opening = Opening.decode(payload_of(run.requests[CONSISTENCY][k]))
+        opening = OpeningRequest.decode(payload_of(run.requests[CONSISTENCY][k])).opening
         shares = decode_unmask_answer(payload_of(answer), opening)
         count.update((j, opening.kinds()[j]) for j in shares)
     return count
@@ -621,7 +655,7 @@ def test_outside_the_thresholds_it_aborts_with_nothing_revealed(data: st.DataObj
     assert len(run.answers) == step + 1
     assert all(count < threshold for count in revealed(run).values())
     with pytest.raises(OutOfOrder):
-        run.aggregator.authorise(INTENT)
+        run.aggregator.authorise(INTENT, EVIDENCE)
 
 
 def test_cohorts_beyond_the_complete_graph_are_refused() -> None:

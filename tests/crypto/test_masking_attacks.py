@@ -30,6 +30,7 @@ from crypto.masking_messages import (
     Dealing,
     Kind,
     Opening,
+    OpeningRequest,
     decode_advert,
     decode_dealings,
     decode_delivery,
@@ -44,12 +45,14 @@ from crypto.ring import Ring, Unsigned
 from crypto.secure_sum import SECURE_SUMS
 from crypto.shamir import combine
 from tests.crypto.harness import (
+    EVIDENCE,
     INTENT,
     STEPS,
     Run,
     another,
     context_of,
     identity,
+    logged,
     make_terms,
     make_vectors,
     payload_of,
@@ -59,6 +62,8 @@ from tests.crypto.harness import (
 )
 
 ADVERTISE, SHARE, MASKED, CONSISTENCY, UNMASK = range(5)
+OTHER_EVIDENCE = b"another intent"
+OTHER_INTENT = logged(OTHER_EVIDENCE, 0)
 WEAK_BITS = 8  # Flower folds to 28 bits, hours of search; 8 bits show the same in milliseconds
 
 
@@ -112,7 +117,12 @@ def run_with(rand: Rand) -> Run:
     terms = make_terms(4, length=50)
     run = Run("masking", terms, make_vectors(terms))
     run.clients[2] = SECURE_SUMS["masking"].client(
-        terms, index=2, identity=identity(2), vector=lambda: run.vectors[2], rand=rand
+        terms,
+        index=2,
+        identity=identity(2),
+        vector=lambda: run.vectors[2],
+        rand=rand,
+        intent_check=logged,
     )
     run.drive()
     return run
@@ -173,7 +183,7 @@ def test_masks_reach_every_ring_value(bits: int) -> None:
 def test_a_client_listed_as_both_alive_and_dead_is_refused_by_everybody() -> None:
     terms = make_terms(5)
     run = Run("masking", terms, make_vectors(terms))
-    both = Opening(INTENT, terms.cohort, (2,)).encode()
+    both = OpeningRequest(Opening(INTENT, terms.cohort, (2,)), EVIDENCE).encode()
     answers: list[bytes] = []
 
     def ask_twice(step: int, client: int, request: bytes) -> bytes:
@@ -280,7 +290,9 @@ class Adversary:
 
     def ask_to_sign(self, client: int, opening: Opening) -> None:
         """Show a client what is to be opened."""
-        signature = self.tell(Step.CONSISTENCY, client, opening.encode())
+        evidence = EVIDENCE if opening.intent == INTENT else OTHER_EVIDENCE
+        request = OpeningRequest(opening, evidence).encode()
+        signature = self.tell(Step.CONSISTENCY, client, request)
         if signature is not None:
             assert client not in self.signed
             self.signed[client] = (opening, signature)
@@ -398,7 +410,7 @@ def test_whatever_the_aggregator_does_it_learns_one_sum_of_enough_survivors_or_n
             gone = set(members) - alive
             if data.draw(st.integers(0, 30)) == 0:
                 gone |= data.draw(st.sets(st.sampled_from(sorted(members))))
-            intent = data.draw(st.sampled_from([INTENT] * 30 + [bytes(32)]))
+            intent = data.draw(st.sampled_from([INTENT] * 30 + [OTHER_INTENT]))
             opening = Opening(intent, tuple(sorted(alive & members)), tuple(sorted(gone)))
             adversary.ask_to_sign(k, opening)
     for k in sorted(adversary.signed):
@@ -784,7 +796,7 @@ def test_messages_that_never_arrive_in_good_order_never_give_a_wrong_sum(
         out = run.aggregator.advance()
         if step == MASKED:
             survivors = out.survivors
-            out = run.aggregator.authorise(INTENT)
+            out = run.aggregator.authorise(INTENT, EVIDENCE)
     assert out.contributors == survivors
     np.testing.assert_array_equal(out.total, total(terms, vectors, survivors))
 

@@ -18,7 +18,16 @@ from crypto.keys import KEY_BYTES, AgreementKey, Identity, Secret
 from crypto.masking_keys import Channel, ClientSecrets
 from crypto.masking_messages import DealtShares, decode_bundle, encode_bundle
 from crypto.secure_sum import SECURE_SUMS
-from tests.crypto.harness import Run, identity, make_terms, make_vectors, payload_of, resign, seeded
+from tests.crypto.harness import (
+    Run,
+    identity,
+    logged,
+    make_terms,
+    make_vectors,
+    payload_of,
+    resign,
+    seeded,
+)
 
 MARK = 1_234_567_891_011
 
@@ -52,7 +61,12 @@ def recorded_run(name: str) -> tuple[Run, Recorder]:
     run = Run(name, terms, vectors)
     for k in terms.cohort:
         run.clients[k] = SECURE_SUMS[name].client(
-            terms, index=k, identity=identity(k), vector=lambda k=k: vectors[k], rand=recorder
+            terms,
+            index=k,
+            identity=identity(k),
+            vector=lambda k=k: vectors[k],
+            rand=recorder,
+            intent_check=logged,
         )
     return run, recorder
 
@@ -213,7 +227,12 @@ def test_seeds_and_shares_do_not_travel_in_clear_before_unmasking() -> None:
     run = Run("masking", terms, make_vectors(terms))
     for k in terms.cohort:
         run.clients[k] = SECURE_SUMS["masking"].client(
-            terms, index=k, identity=identity(k), vector=lambda k=k: run.vectors[k], rand=recorder
+            terms,
+            index=k,
+            identity=identity(k),
+            vector=lambda k=k: run.vectors[k],
+            rand=recorder,
+            intent_check=logged,
         )
     run.drive()
     sent = b"".join(m for round_ in [*run.requests[:4], *run.answers[:4]] for m in round_.values())
@@ -230,7 +249,12 @@ def test_dealing_is_fresh_for_every_call() -> None:
     terms = make_terms(3)
     run = Run("masking", terms, make_vectors(terms))
     run.clients[1] = SECURE_SUMS["masking"].client(
-        terms, index=1, identity=identity(1), vector=lambda: run.vectors[1], rand=recorder
+        terms,
+        index=1,
+        identity=identity(1),
+        vector=lambda: run.vectors[1],
+        rand=recorder,
+        intent_check=logged,
     )
     out = run.aggregator.begin()
     for k, request in out.messages.items():

@@ -20,6 +20,7 @@ from crypto.keys import Identity, Rand
 from crypto.secure_sum import (
     SECURE_SUMS,
     Done,
+    IntentCheck,
     Outgoing,
     Ready,
     SecureSum,
@@ -42,6 +43,7 @@ from secure_fedmeta.transport.memory import Faults, MemoryTransport, no_faults
 Vector = NDArray[np.int64]
 CLIENTS = 4
 POPULATION = "people"
+LOG_KEY = LogSigner.generate("test/federation", bytes(32)).vkey
 
 _TREE: dict[str, Any] = {
     "name": "tiny",
@@ -118,6 +120,7 @@ class SpySum:
         identity: Identity,
         vector: Callable[[], Vector],
         rand: Rand,
+        intent_check: IntentCheck,
     ) -> SumClient:
         def remembered() -> Vector:
             found = vector()
@@ -125,7 +128,12 @@ class SpySum:
             return found
 
         return self.inner.client(
-            terms, index=index, identity=identity, vector=remembered, rand=rand
+            terms,
+            index=index,
+            identity=identity,
+            vector=remembered,
+            rand=rand,
+            intent_check=intent_check,
         )
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
@@ -158,9 +166,9 @@ class _SpyAggregator:
             self._spy.sums.append((self._terms, step))
         return step
 
-    def authorise(self, intent: bytes) -> Outgoing:
+    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
         self._spy.events.append("authorise")
-        return self._inner.authorise(intent)
+        return self._inner.authorise(intent, evidence)
 
 
 @lru_cache(maxsize=32)
@@ -195,7 +203,8 @@ class Federation:
         self.parts = replace(self.parts, protocol=self.spy)
         randomness = Randomness(seed)
         self.run_id = randomness.stream("run")(32)
-        self.parties = found_parties(self.parts, self.run_id, randomness)
+        self.signer = LogSigner.generate("test/federation", bytes(32))
+        self.parties = found_parties(self.parts, self.run_id, randomness, log_key=self.signer.vkey)
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
         epsilon = self.plan.worst_epsilon() if granted is None else granted
         self.ledger.grant(
@@ -203,7 +212,6 @@ class Federation:
         )
         self.audit = folder / "audit"
         self.openings: list[Mapping[str, object]] = []
-        self.signer = LogSigner.generate("test/federation", bytes(32))
         self.log = AuditLog.create(self.audit, self.signer, clock=lambda: datetime.now(UTC))
         self._begin_log(epsilon)
         self.aggregator = Aggregator(

@@ -21,7 +21,7 @@ from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.training import run
 from secure_fedmeta.transport.memory import Delivery, Faults
-from tests.secure_fedmeta.federation import CLIENTS, Federation, tiny
+from tests.secure_fedmeta.federation import CLIENTS, LOG_KEY, Federation, tiny
 
 HE: dict[str, object] = {"secure_sum.protocol": "he", "privacy.max_colluders": 0}
 OFFICER = CLIENTS + 1
@@ -184,7 +184,7 @@ def test_the_officer_has_a_key_of_its_own(tmp_path: Path) -> None:
 def test_colluders_are_refused_with_the_reason() -> None:
     parts = assemble(tiny({"secure_sum.protocol": "he"}))
     with pytest.raises(ConfigError, match=r"max_colluders is 1; allowed: 0.*officer's key"):
-        found_parties(parts, bytes(32), Randomness(1))
+        found_parties(parts, bytes(32), Randomness(1), log_key=LOG_KEY)
 
 
 def test_a_run_reports_the_bytes_of_clients_alone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.tasks import SourceInfo
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
-from tests.secure_fedmeta.federation import CLIENTS, tiny
+from tests.secure_fedmeta.federation import CLIENTS, LOG_KEY, tiny
 
 INSECURE = {"secure_sum.protocol": "plain"}
 
@@ -115,10 +115,10 @@ def test_thresholds_that_break_the_secure_sum_are_refused(
 ) -> None:
     parts = assemble(tiny(changes))
     if reason is None:
-        found_parties(parts, bytes(32), Randomness(1))
+        found_parties(parts, bytes(32), Randomness(1), log_key=LOG_KEY)
         return
     with pytest.raises(ConfigError, match=reason) as caught:
-        found_parties(parts, bytes(32), Randomness(1))
+        found_parties(parts, bytes(32), Randomness(1), log_key=LOG_KEY)
     assert caught.value.key == "secure_sum"
 
 
@@ -130,7 +130,7 @@ def test_insecure_is_possible_if_asked_for_by_name() -> None:
 def test_a_source_that_breaks_its_own_bound_is_named() -> None:
     parts = assemble(tiny({"data.source": "boastful"}))
     with pytest.raises(DataError, match="'client-000' has 5 tasks, more than the 4"):
-        found_parties(parts, bytes(32), Randomness(1))
+        found_parties(parts, bytes(32), Randomness(1), log_key=LOG_KEY)
 
 
 def test_what_a_plan_is_made_of() -> None:
@@ -171,12 +171,12 @@ def test_the_callers_own_module_and_loss() -> None:
 
 def test_parties_have_secrets_of_their_own() -> None:
     parts = assemble(tiny())
-    parties = found_parties(parts, bytes(32), Randomness())
+    parties = found_parties(parts, bytes(32), Randomness(), log_key=LOG_KEY)
     roster = parties.setting.roster
     assert [member.name for member in roster.members] == list(parts.training)
     assert len({member.public for member in roster.members} | {roster.aggregator}) == CLIENTS + 1
     assert parties.aggregator.public == roster.aggregator
-    again = found_parties(parts, bytes(32), Randomness())
+    again = found_parties(parts, bytes(32), Randomness(), log_key=LOG_KEY)
     assert again.setting.roster.digest != roster.digest
     works = {id(client._work) for client in parties.clients.values()}
     assert len(works) == 1
@@ -187,7 +187,8 @@ def test_parties_have_secrets_of_their_own() -> None:
 def test_a_seed_gives_the_same_parties() -> None:
     parts = assemble(tiny())
     digests = {
-        found_parties(parts, bytes(32), Randomness(4)).setting.roster.digest for _ in range(2)
+        found_parties(parts, bytes(32), Randomness(4), log_key=LOG_KEY).setting.roster.digest
+        for _ in range(2)
     }
     assert len(digests) == 1
 

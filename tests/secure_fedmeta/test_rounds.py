@@ -150,11 +150,11 @@ def test_the_request_to_open_is_made_after_the_intent_and_names_it(
         def __getattr__(self, name: str) -> object:
             return getattr(self._machine, name)
 
-        def authorise(self, intent: bytes) -> object:
+        def authorise(self, intent: bytes, evidence: bytes) -> object:
             last = (federation.audit / "log.jsonl").read_bytes().splitlines()[-1]
             charged = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}").events(POPULATION)
             seen.append((hashlib.sha256(last).digest() == intent, len(charged)))
-            return self._machine.authorise(intent)  # type: ignore[attr-defined]
+            return self._machine.authorise(intent, evidence)  # type: ignore[attr-defined]
 
     build = inner.aggregator
     monkeypatch.setattr(

@@ -109,8 +109,8 @@ def test_reprs_redact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     held: list[Parties] = []
     found = secure_fedmeta.training.found_parties
 
-    def keep(*args: object) -> Parties:
-        held.append(found(*args))  # type: ignore[arg-type]
+    def keep(*args: object, **named: object) -> Parties:
+        held.append(found(*args, **named))  # type: ignore[arg-type]
         return held[-1]
 
     monkeypatch.setattr(secure_fedmeta.training, "Randomness", Remembering)
