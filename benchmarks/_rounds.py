@@ -85,6 +85,7 @@ class Federation:
             threshold=threshold,
             min_survivors=threshold,
             max_colluders=max_colluders,
+            committee_threshold=0,
         )
         return cls(aggregator, keys, terms)
 

@@ -32,7 +32,7 @@ from crypto.protocol import (
     check_officer,
     check_survivors,
 )
-from crypto.terms import Sharing, Terms
+from crypto.terms import Committee, Sharing, Terms
 
 _FRAMING: Final = 256  # bytes around an upload, more than its envelope and length take
 
@@ -77,7 +77,7 @@ class Homomorphic:
             )
         check_cohort(terms)
         check_survivors(terms)
-        if len(terms.roster.officers) != self.officers():
+        if len(terms.roster.officers) != 1:
             raise TermsRefused(
                 f"the roster names {len(terms.roster.officers)} officers; allowed: 1, which holds"
                 " the key"
@@ -106,9 +106,10 @@ class Homomorphic:
             notes=_NOTES,
         )
 
-    def officers(self) -> int:
-        """One: the decryptor."""
-        return 1
+    def committee(self, members: int, threshold: int) -> Committee:
+        """One officer, the decryptor, whatever is configured for committees."""
+        del members, threshold
+        return Committee(members=1, threshold=1)
 
     def client(
         self,

@@ -47,7 +47,7 @@ from crypto.protocol import (
 )
 from crypto.shamir import MAX_SHARES
 from crypto.sharing import check_sharing, choose_sharing
-from crypto.terms import Sharing, Terms
+from crypto.terms import Committee, Sharing, Terms
 
 _NOTES: Final = (
     (
@@ -111,9 +111,10 @@ class Masking:
             notes=_NOTES,
         )
 
-    def officers(self) -> int:
-        """No party holds a decryption key."""
-        return 0
+    def committee(self, members: int, threshold: int) -> Committee:
+        """None: no party holds a key that opens anything."""
+        del members, threshold
+        return Committee(members=0, threshold=0)
 
     def client(
         self,

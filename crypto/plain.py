@@ -27,7 +27,7 @@ from crypto.protocol import (
 )
 from crypto.saved_state import begin_state, reading_state
 from crypto.sharing import check_sharing, choose_sharing
-from crypto.terms import Sharing, Terms
+from crypto.terms import Committee, Sharing, Terms
 
 _CLIENT: Final = "plain client"
 
@@ -153,9 +153,10 @@ class Plain:
             notes=("The aggregator sees every vector in clear. Never for private data.",),
         )
 
-    def officers(self) -> int:
-        """No party holds a decryption key."""
-        return 0
+    def committee(self, members: int, threshold: int) -> Committee:
+        """None: no party holds a key that opens anything."""
+        del members, threshold
+        return Committee(members=0, threshold=0)
 
     def client(
         self,

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from crypto.errors import Malformed, TermsRefused
 from crypto.keys import Identity, Rand
-from crypto.terms import Sharing, Terms
+from crypto.terms import Committee, Sharing, Terms
 
 VectorSource = Callable[[], NDArray[np.int64]]
 IntentCheck = Callable[[bytes, int], bytes]
@@ -208,8 +208,16 @@ class SecureSum(Protocol):
         """What this protocol withstands."""
         ...
 
-    def officers(self) -> int:
-        """How many officers a roster must name: 0 where no party holds a decryption key."""
+    def committee(self, members: int, threshold: int) -> Committee:
+        """The officers that a roster must name.
+
+        Args:
+            members: how many are configured, for protocols that leave it open.
+            threshold: how many of them are to open a sum together, likewise.
+
+        Raises:
+            TermsRefused: the protocol does not keep its promises with such a committee.
+        """
         ...
 
     def client(

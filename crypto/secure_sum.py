@@ -20,7 +20,7 @@ from crypto.protocol import (
     SumOfficer,
     VectorSource,
 )
-from crypto.terms import Sharing, Terms
+from crypto.terms import Committee, Sharing, Terms
 
 SECURE_SUMS: Final[dict[str, SecureSum]] = {
     "he": Homomorphic(),
@@ -31,6 +31,7 @@ SECURE_SUMS: Final[dict[str, SecureSum]] = {
 __all__ = [
     "SECURE_SUMS",
     "Capabilities",
+    "Committee",
     "Done",
     "IntentCheck",
     "Outgoing",

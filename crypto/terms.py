@@ -30,6 +30,19 @@ class Sharing:
 
 
 @dataclass(frozen=True)
+class Committee:
+    """The officers of a roster.
+
+    Attributes:
+        members: how many the roster names, 0 where no party holds a decryption key.
+        threshold: how many of them open a sum together.
+    """
+
+    members: int
+    threshold: int
+
+
+@dataclass(frozen=True)
 class Terms:
     """What everybody in an attempt must agree on; a party never learns any of it from a message.
 
@@ -51,6 +64,7 @@ class Terms:
         threshold: number of shares that recover a secret.
         min_survivors: least number of vectors in a sum that may be opened.
         max_colluders: number of clients that may work with the aggregator.
+        committee_threshold: number of officers that open a sum together; see Committee.
 
     Raises:
         TermsRefused: a field is not of that form. Whether the numbers keep a protocol's promises
@@ -71,6 +85,7 @@ class Terms:
     threshold: int
     min_survivors: int
     max_colluders: int
+    committee_threshold: int
 
     def __post_init__(self) -> None:
         for name in ("run", "config_digest", "plan_digest", "model_digest"):
@@ -85,6 +100,7 @@ class Terms:
             ("threshold", 1),
             ("min_survivors", 1),
             ("max_colluders", 0),
+            ("committee_threshold", 0),
         ):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= MAX_U32:
@@ -113,7 +129,9 @@ class Terms:
         numbers = Writer()
         for value in (self.round, self.attempt, self.ring.bits, self.length, self.degree):
             numbers.u32(value)
-        for value in (self.threshold, self.min_survivors, self.max_colluders, *self.cohort):
+        for value in (self.threshold, self.min_survivors, self.max_colluders):
+            numbers.u32(value)
+        for value in (self.committee_threshold, *self.cohort):
             numbers.u32(value)
         return tagged_digest(
             "fedmeta/secure-sum/v1",
@@ -147,4 +165,5 @@ class Terms:
             "threshold": self.threshold,
             "min_survivors": self.min_survivors,
             "max_colluders": self.max_colluders,
+            "committee_threshold": self.committee_threshold,
         }

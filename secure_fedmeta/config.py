@@ -134,6 +134,10 @@ class SecureSumConfig(_Section):
         description="shares that recover a secret; None: above two thirds of the clients where "
         "min_survivors allows it, else the protocol's least",
     )
+    committee: Count = Field(5, description="officers of 'threshold', 2 to 15")
+    committee_threshold: Count = Field(
+        3, description="officers that open a sum of 'threshold' together, more than half of them"
+    )
     allow_insecure: bool = Field(False, description="permit a protocol that shows updates")
 
 

@@ -40,6 +40,8 @@ def facts(setting: Setting, *, round_index: int, attempt: int, survivors: int) -
                 "degree": setting.sharing.degree,
                 "min_survivors": setting.plan.min_survivors,
                 "max_colluders": setting.plan.max_colluders,
+                "committee": setting.committee.members,
+                "committee_threshold": setting.committee.threshold,
             },
             "capabilities": setting.protocol.capabilities().to_json(),
             "threshold": setting.sharing.threshold,

@@ -11,7 +11,7 @@ from torch import nn
 from crypto.errors import RingRefused, TermsRefused
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SECURE_SUMS, SecureSum, Sharing
+from crypto.secure_sum import SECURE_SUMS, Committee, SecureSum, Sharing
 from privacy.errors import PlanRefused
 from privacy.plan import PrivacyPlan
 from privacy.plan import Terms as PlanTerms
@@ -51,6 +51,7 @@ class Parts:
         protocol: the secure sum.
         ring: integers with proved headroom for the plan's sums.
         sharing: with how many clients secrets are shared, and how many recover one.
+        committee: how many officers the roster names, and how many of them open a sum.
         optimiser: the server's rule.
     """
 
@@ -65,6 +66,7 @@ class Parts:
     protocol: SecureSum
     ring: Ring
     sharing: Sharing
+    committee: Committee
     optimiser: ServerOptimiser
 
     def initial(self) -> torch.Tensor:
@@ -119,6 +121,7 @@ def assemble(
     plan = _plan(config, source, training, learner.spec)
     ring = _ring(plan)
     sharing = _sharing(config, plan, protocol)
+    committee = _committee(config, protocol)
     optimiser = ServerOptimiser(
         config.server.optimiser, config.server.lr, average_from=config.server.average_from
     )
@@ -134,6 +137,7 @@ def assemble(
         protocol=protocol,
         ring=ring,
         sharing=sharing,
+        committee=committee,
         optimiser=optimiser,
     )
 
@@ -178,7 +182,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: 
     identities = {name: Identity.generate(stream) for name, stream in streams.items()}
     watches = {
         name: randomness.stream(name)
-        for name in (f"officer-{k}" for k in range(1, parts.protocol.officers() + 1))
+        for name in (f"officer-{k}" for k in range(1, parts.committee.members + 1))
     }
     keepers = {name: Identity.generate(stream) for name, stream in watches.items()}
     work = CohortWork(
@@ -205,6 +209,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: 
         protocol=parts.protocol,
         ring=parts.ring,
         sharing=parts.sharing,
+        committee=parts.committee,
     )
     clients = {
         index: Client(
@@ -357,3 +362,11 @@ def _sharing(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> Sharing:
     except TermsRefused as error:
         raise ConfigError(f"{protocol.name}: {error}", key="secure_sum") from error
     return sharing if threshold is None else replace(sharing, threshold=threshold)
+
+
+def _committee(config: Config, protocol: SecureSum) -> Committee:
+    wanted = config.secure_sum
+    try:
+        return protocol.committee(wanted.committee, wanted.committee_threshold)
+    except TermsRefused as error:
+        raise ConfigError(str(error), key="secure_sum.committee_threshold") from error

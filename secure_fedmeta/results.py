@@ -86,6 +86,8 @@ def report(
             "ring_bits": parts.ring.bits,
             "degree": parts.sharing.degree,
             "threshold": parts.sharing.threshold,
+            "committee": parts.committee.members,
+            "committee_threshold": parts.committee.threshold,
         },
         "data": {
             "source": parts.source.name,

@@ -8,7 +8,7 @@ import torch
 
 from crypto.keys import Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SecureSum, Sharing, Terms
+from crypto.secure_sum import Committee, SecureSum, Sharing, Terms
 from privacy.plan import PrivacyPlan
 from secure_fedmeta.vector import ParameterVector
 
@@ -27,6 +27,7 @@ class Setting:
         protocol: the secure sum.
         ring: integers mod 2^b with room for the plan's sums.
         sharing: with how many clients secrets are shared, and how many recover one.
+        committee: how many officers the roster names, and how many of them open a sum.
     """
 
     run: bytes
@@ -38,6 +39,7 @@ class Setting:
     protocol: SecureSum
     ring: Ring
     sharing: Sharing
+    committee: Committee
 
     @property
     def cohort(self) -> tuple[int, ...]:
@@ -61,6 +63,7 @@ class Setting:
             threshold=self.sharing.threshold,
             min_survivors=self.plan.min_survivors,
             max_colluders=self.plan.max_colluders,
+            committee_threshold=self.committee.threshold,
         )
 
     def model_digest(self, model: torch.Tensor) -> bytes:

@@ -33,9 +33,9 @@ from tests.crypto.harness import (
     identity,
     input_step,
     logged,
-    make_terms,
     make_vectors,
     seeded,
+    terms_for,
     total,
 )
 
@@ -141,7 +141,7 @@ def restarting(run: Run, who: Iterable[int] | None = None) -> Run:
 
 
 def attempt(name: str, **changes: int) -> Run:
-    terms = make_terms(4, length=67, **changes)
+    terms = terms_for(name, 4, length=67, **changes)
     return Run(name, terms, make_vectors(terms))
 
 
@@ -222,7 +222,7 @@ def test_a_vector_is_asked_for_once_whatever_restarts(name: str) -> None:
 
 
 def test_the_reasons_of_silence_and_refusal_survive(name: str) -> None:
-    terms = make_terms(5)
+    terms = terms_for(name, 5)
     run = restarting(Run(name, terms, make_vectors(terms)))
     step = input_step(name)
     run.drive({1: step}, forge=lambda at, k, answer: b"noise" if (at, k) == (step, 2) else answer)

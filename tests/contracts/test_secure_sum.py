@@ -24,6 +24,7 @@ from tests.crypto.harness import (
     make_vectors,
     resign,
     seeded,
+    terms_for,
     total,
 )
 
@@ -37,7 +38,7 @@ def test_registry_names_the_protocol(name: str) -> None:
 @pytest.mark.parametrize("clients", [3, 4, 7, 12])
 @pytest.mark.parametrize("bits", [2, 3, 20, 31, 32, 33, 62])
 def test_sum_is_exact_for_every_width(name: str, clients: int, bits: int) -> None:
-    terms = make_terms(clients, bits=min(bits, WIDEST[name]), length=67)
+    terms = terms_for(name, clients, bits=min(bits, WIDEST[name]), length=67)
     vectors = make_vectors(terms, seed=bits)
     done = Run(name, terms, vectors).drive()
     assert done.contributors == terms.cohort
@@ -46,7 +47,7 @@ def test_sum_is_exact_for_every_width(name: str, clients: int, bits: int) -> Non
 
 
 def test_long_vectors_cross_every_block_border(name: str) -> None:
-    terms = make_terms(4, bits=19, length=270_001)
+    terms = terms_for(name, 4, bits=19, length=270_001)
     vectors = make_vectors(terms)
     done = Run(name, terms, vectors).drive({4: input_step(name)})
     assert done.contributors == (1, 2, 3)
@@ -54,7 +55,7 @@ def test_long_vectors_cross_every_block_border(name: str) -> None:
 
 
 def test_cohort_is_a_part_of_the_roster(name: str) -> None:
-    terms = make_terms(9, cohort=(2, 3, 7, 9))
+    terms = terms_for(name, 9, cohort=(2, 3, 7, 9))
     vectors = make_vectors(terms)
     done = Run(name, terms, vectors).drive()
     np.testing.assert_array_equal(done.total, total(terms, vectors, (2, 3, 7, 9)))
@@ -63,7 +64,7 @@ def test_cohort_is_a_part_of_the_roster(name: str) -> None:
 @pytest.mark.parametrize("step", range(max(STEPS.values())))
 @pytest.mark.parametrize("gone", [(1,), (5,), (2, 4)])
 def test_drops_at_every_step(name: str, step: int, gone: tuple[int, ...]) -> None:
-    terms = make_terms(5)
+    terms = terms_for(name, 5)
     vectors = make_vectors(terms)
     run = Run(name, terms, vectors)
     done = run.drive(dict.fromkeys(gone, step))
@@ -81,7 +82,8 @@ def test_drops_at_every_step(name: str, step: int, gone: tuple[int, ...]) -> Non
 def test_equals_the_plain_sum_for_any_drop_pattern(name: str, data: st.DataObject) -> None:
     clients = data.draw(st.integers(3, 6), label="clients")
     least = clients // 2 + 1
-    terms = make_terms(
+    terms = terms_for(
+        name,
         clients,
         bits=data.draw(st.integers(2, WIDEST[name]), label="bits"),
         length=data.draw(st.integers(1, 40), label="length"),
@@ -96,7 +98,7 @@ def test_equals_the_plain_sum_for_any_drop_pattern(name: str, data: st.DataObjec
     run = Run(name, terms, vectors)
     heard = [[k for k in terms.cohort if silent.get(k, steps) > step] for step in range(steps)]
     inputs = heard[input_step(name)]
-    opening = terms.threshold if SECURE_SUMS[name].officers() == 0 else 0
+    opening = terms.threshold if SECURE_SUMS[name].committee(3, 2).members == 0 else 0
     enough = len(inputs) >= terms.quorum and len(heard[-1]) >= opening
     if not enough:
         with pytest.raises(SumAborted):
@@ -108,14 +110,14 @@ def test_equals_the_plain_sum_for_any_drop_pattern(name: str, data: st.DataObjec
 
 
 def test_largest_and_smallest_sums(name: str) -> None:
-    terms = make_terms(4, bits=8, length=2)
+    terms = terms_for(name, 4, bits=8, length=2)
     vectors = {k: np.array([32 - (k == 1), -32], dtype=np.int64) for k in terms.cohort}
     done = Run(name, terms, vectors).drive()
     np.testing.assert_array_equal(done.total, [127, -128])
 
 
 def test_vector_is_asked_for_once_and_only_after_the_checks(name: str) -> None:
-    terms = make_terms(3)
+    terms = terms_for(name, 3)
     asked: list[int] = []
     run = Run(name, terms, make_vectors(terms))
 
@@ -136,7 +138,7 @@ def test_vector_is_asked_for_once_and_only_after_the_checks(name: str) -> None:
 
 
 def test_calls_out_of_order(name: str) -> None:
-    terms = make_terms(3)
+    terms = terms_for(name, 3)
     run = Run(name, terms, make_vectors(terms))
     aggregator = run.aggregator
     assert aggregator.expecting == frozenset()
@@ -157,7 +159,7 @@ def test_calls_out_of_order(name: str) -> None:
 
 
 def test_nothing_is_opened_before_authorise(name: str) -> None:
-    terms = make_terms(3)
+    terms = terms_for(name, 3)
     run = Run(name, terms, make_vectors(terms))
     out = run.aggregator.begin()
     while not isinstance(out, Ready):
@@ -176,7 +178,7 @@ def test_nothing_is_opened_before_authorise(name: str) -> None:
 
 
 def test_expecting_shrinks_as_answers_arrive(name: str) -> None:
-    terms = make_terms(3)
+    terms = terms_for(name, 3)
     run = Run(name, terms, make_vectors(terms))
     out = run.begin()
     waiting = set(terms.cohort)
@@ -188,7 +190,7 @@ def test_expecting_shrinks_as_answers_arrive(name: str) -> None:
 
 
 def test_repeated_and_late_answers_change_nothing(name: str) -> None:
-    terms = make_terms(5)
+    terms = terms_for(name, 5)
     vectors = make_vectors(terms)
     run = Run(name, terms, vectors)
     late = 0
@@ -214,7 +216,7 @@ def test_repeated_and_late_answers_change_nothing(name: str) -> None:
 
 
 def test_upload_between_ready_and_authorise_is_not_added(name: str) -> None:
-    terms = make_terms(4)
+    terms = terms_for(name, 4)
     vectors = make_vectors(terms)
     run = Run(name, terms, vectors)
     out = run.aggregator.begin()
@@ -241,7 +243,7 @@ def test_upload_between_ready_and_authorise_is_not_added(name: str) -> None:
 
 
 def test_refused_answers_are_counted_apart_from_silence(name: str) -> None:
-    terms = make_terms(5)
+    terms = terms_for(name, 5)
     run = Run(name, terms, make_vectors(terms))
     step = input_step(name)
     done = run.drive(
@@ -255,7 +257,7 @@ def test_refused_answers_are_counted_apart_from_silence(name: str) -> None:
 
 
 def test_a_stranger_is_refused(name: str) -> None:
-    terms = make_terms(9, cohort=(1, 2, 3))
+    terms = terms_for(name, 9, cohort=(1, 2, 3))
     run = Run(name, terms, make_vectors(terms))
     out = run.begin()
     answer = run.clients[1].step(out.messages[1])
@@ -286,12 +288,12 @@ def test_terms_that_break_the_promise_are_refused(
     name: str, changes: dict[str, object], match: str
 ) -> None:
     protocol = SECURE_SUMS[name]
-    protocol.check(make_terms(5))
+    protocol.check(terms_for(name, 5))
     if name == "he" and "max_colluders" in changes:
         match = "max_colluders"
     elif name == "he" and match == "both shares":  # it shares nothing and opens what it must not
         changes, match = {"threshold": 1, "min_survivors": 1}, "fewer than 2 honest"
-    terms = another(make_terms(5), **changes)
+    terms = another(terms_for(name, 5), **changes)
     with pytest.raises(TermsRefused, match=match):
         protocol.check(terms)
     with pytest.raises(TermsRefused, match=match):
@@ -316,7 +318,7 @@ def test_the_sharing_of_a_protocol_is_one_that_it_allows(name: str, clients: int
         for survivors in range(least, clients + 1):
             sharing = protocol.sharing(clients, colluders, survivors)
             assert sharing.threshold <= survivors
-            terms = make_terms(clients, max_colluders=colluders, min_survivors=survivors)
+            terms = terms_for(name, clients, max_colluders=colluders, min_survivors=survivors)
             protocol.check(another(terms, degree=sharing.degree, threshold=sharing.threshold))
         if name == "he":
             assert (sharing.degree, sharing.threshold) == (0, 1)
@@ -325,11 +327,11 @@ def test_the_sharing_of_a_protocol_is_one_that_it_allows(name: str, clients: int
         with pytest.raises(TermsRefused, match=f"min_survivors is {few}"):
             protocol.sharing(clients, colluders, few)
         with pytest.raises(TermsRefused):
-            protocol.check(make_terms(clients, max_colluders=colluders, threshold=few))
+            protocol.check(terms_for(name, clients, max_colluders=colluders, threshold=few))
 
 
 def test_identities_must_be_those_of_the_roster(name: str) -> None:
-    protocol, terms = SECURE_SUMS[name], make_terms(9, cohort=(1, 2, 3))
+    protocol, terms = SECURE_SUMS[name], terms_for(name, 9, cohort=(1, 2, 3))
     with pytest.raises(TermsRefused, match="aggregator's identity"):
         protocol.aggregator(terms, identity=identity(1))
     for index, who in ((1, 2), (4, 4), (0, 0)):
@@ -345,7 +347,7 @@ def test_identities_must_be_those_of_the_roster(name: str) -> None:
 
 
 def test_invitations_hold_nothing(name: str) -> None:
-    terms = make_terms(3)
+    terms = terms_for(name, 3)
     run = Run(name, terms, make_vectors(terms))
     for k, request in run.aggregator.begin().messages.items():
         with pytest.raises(MessageRefused, match="not empty"):
@@ -354,15 +356,16 @@ def test_invitations_hold_nothing(name: str) -> None:
 
 
 def test_officers_are_those_of_the_roster(name: str) -> None:
-    protocol, terms = SECURE_SUMS[name], make_terms(3, officers=2)
-    if protocol.officers() == 0:
+    protocol, members = SECURE_SUMS[name], SECURE_SUMS[name].committee(3, 2).members
+    if members == 0:
+        terms = make_terms(3, officers=2)
         with pytest.raises(TermsRefused, match="no officers"):
             protocol.officer(
                 terms, index=4, identity=identity(4), rand=seeded(0), intent_check=logged
             )
         return
-    terms = make_terms(3, officers=protocol.officers())
-    for index, who in ((4, 5), (3, 3), (0, 0), (4 + protocol.officers(), 4)):
+    terms = terms_for(name, 3)
+    for index, who in ((4, 5), (3, 3), (0, 0), (4 + members, 4)):
         with pytest.raises(TermsRefused, match=f"officer {index}"):
             protocol.officer(
                 terms, index=index, identity=identity(who), rand=seeded(0), intent_check=logged

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,7 @@ def make_terms(
     min_survivors: int | None = None,
     round_number: int = 0,
     officers: int = 1,
+    committee_threshold: int | None = None,
 ) -> Terms:
     """Terms with the smallest threshold that masking allows, unless another is given."""
     chosen = tuple(range(1, clients + 1)) if cohort is None else tuple(cohort)
@@ -104,6 +106,20 @@ def make_terms(
         threshold=t,
         min_survivors=least_survivors(t, max_colluders) if min_survivors is None else min_survivors,
         max_colluders=max_colluders,
+        committee_threshold=officers // 2 + 1
+        if committee_threshold is None
+        else committee_threshold,
+    )
+
+
+def terms_for(name: str, clients: int, **changes: Any) -> Terms:
+    """Terms with the committee of a protocol: the smallest that survives a loss."""
+    committee = SECURE_SUMS[name].committee(3, 2)
+    return make_terms(
+        clients,
+        officers=committee.members,
+        committee_threshold=committee.threshold,
+        **changes,
     )
 
 
@@ -160,7 +176,7 @@ class Run:
                 rand=seeded(f"{self.seed} officer {k}"),
                 intent_check=logged,
             )
-            for k in self.terms.roster.officer_indices[: protocol.officers()]
+            for k in self.terms.roster.officer_indices[: protocol.committee(15, 8).members]
         }
 
     @property
