@@ -1,13 +1,14 @@
 """From vectors of units to one integer vector whose sensitivity is known exactly.
 
-clip_l2 -> round_stochastic -> clip_integers. Every step treats each row by itself, so that what
-one unit contributes never depends on which other units are present. The guarantee of the whole
-rests on the last step alone, which uses integers only.
+clip_l2 -> a public linear map -> round_stochastic -> saturate -> clip_integers. Every step treats
+each row by itself, so that what one unit contributes never depends on which other units are
+present. The guarantee of the whole rests on the last step alone, which uses integers only.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -141,24 +142,36 @@ def _shrink(row: NDArray[np.int64], delta: int, norm: int) -> NDArray[np.int64]:
 
 
 def bounded_sum(
-    units: NDArray[np.floating[Any]], *, clip: float, scale: int, delta: int, rng: SecureRandom
+    units: NDArray[np.floating[Any]],
+    *,
+    clip: float,
+    forward: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    scale: float,
+    cap: int,
+    delta: int,
+    rng: SecureRandom,
 ) -> NDArray[np.int64]:
     """Sum of the units' integer vectors, before noise.
 
-    Adding or removing one unit, whatever it holds, moves the result by at most `delta` in L2 norm:
-    each unit is clipped, scaled, rounded and clipped again by itself, and the coins of the
-    rounding depend on nothing.
+    Adding or removing one unit, whatever it holds, moves the result by at most `delta` in L2 norm
+    and by at most `cap` in each coordinate: each unit is clipped, mapped, scaled, rounded and
+    clipped again by itself, and the coins of the rounding depend on nothing. Cutting coordinates
+    off brings every one of them nearer to zero, so it makes no vector longer.
 
     Args:
         units: float16, float32 or float64 [k, d]; k = 0 gives zeros.
         clip: L2 bound of one unit's vector.
+        forward: the public map, [k, d] to [k, m]; treats rows alone, and makes none longer but by
+            the rounding of float64.
         scale: integer steps per 1.0.
+        cap: largest magnitude of one coordinate of one unit, in steps.
         delta: L2 bound of one unit's integer vector, in steps.
         rng: the generator that decides the rounding.
 
     Returns:
-        int64 [d].
+        int64 [m].
     """
-    rounded = round_stochastic(clip_l2(units, clip) * float(scale), rng)
+    rounded = round_stochastic(forward(clip_l2(units, clip)) * scale, rng)
+    np.clip(rounded, -cap, cap, out=rounded)
     total: NDArray[np.int64] = np.add.reduce(clip_integers(rounded, delta), axis=0)
     return total

@@ -11,6 +11,10 @@ class PlanRefused(PrivacyError):
     """A plan, or an input to one, that the proved bounds do not cover."""
 
 
+class CompressionRefused(PlanRefused):
+    """Terms of compression that contradict each other or the size of the vectors."""
+
+
 class EventRefused(PrivacyError):
     """An event that cannot be read, or cannot be composed with the others."""
 

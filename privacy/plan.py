@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from privacy.accountant import spend_counted
 from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
+from privacy.compression import Basis, Compression
 from privacy.errors import PlanRefused
 from privacy.events import MAX_INT, SkellamRound, known_shares
 from privacy.noise import MAX_VARIANCE, skellam
 from privacy.rdp import l1_bound
 from privacy.rng import SecureRandom
-from privacy.scale import MAX_SCALE, default_scale, integer_bound
+from privacy.scale import Steps, steps
 from privacy.unit import RELATION_OF, Relation, Unit
 
 CALIBRATION_SLACK = 1e-9
@@ -45,7 +46,9 @@ class Terms(TypedDict):
         unit: the unit of privacy; only "task" so far.
         noise: where noise is added; only "distributed" so far.
         rate: probability with which each unit takes part; only 1.0 so far.
-        scale: integer steps per 1.0; None: `default_scale` of clip and dimension.
+        compression: the public linear map before the sum; left out: none.
+        value_bits: bits of one coordinate of one unit's integer vector, its sign included, from 8
+            to 20; None: as many as make rounding cost little.
     """
 
     delta: float
@@ -61,7 +64,8 @@ class Terms(TypedDict):
     unit: NotRequired[Unit]
     noise: NotRequired[str]
     rate: NotRequired[float]
-    scale: NotRequired[int | None]
+    compression: NotRequired[Compression]
+    value_bits: NotRequired[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,9 @@ class PrivacyPlan:
         epsilon: the target of the calibration; None when the noise was given.
         noise_multiplier: z, as seen by max(max_colluders, 1) participants when only min_survivors
             contribute.
-        dimension: coordinates of the vector that is summed.
+        dimension: m, coordinates of the vector that is summed.
+        scale: integer steps per 1.0.
+        cap: largest magnitude, in steps, of one coordinate of one unit's integer vector.
         share_variance: variance per coordinate of one client's noise, steps^2:
             (z * l2)^2 / (min_survivors - max(max_colluders, 1)).
         l2: Delta, exact L2 bound of one unit's integer vector.
@@ -94,9 +100,12 @@ class PrivacyPlan:
     delta: float
     rounds: int
     clip: float
-    scale: int
     parameters: int
+    compression: Compression
+    value_bits: int | None
     dimension: int
+    scale: float
+    cap: int
     expected_units: int
     max_units_per_client: int
     clients: int
@@ -150,14 +159,12 @@ class PrivacyPlan:
 
     @classmethod
     def _build(cls, z: float, epsilon: float | None, terms: Terms) -> PrivacyPlan:
-        clip, dimension = terms["clip"], terms["parameters"]
+        clip, parameters = terms["clip"], terms["parameters"]
         _check_real("clip", clip, MIN_BOUND, MAX_BOUND)
-        _check_int("parameters", dimension, 1, MAX_DELTA)
-        scale = terms.get("scale")
-        if scale is None:
-            scale = default_scale(clip, dimension)
-        _check_int("scale", scale, 1, MAX_SCALE)
-        l2 = integer_bound(clip, scale, dimension)
+        _check_int("parameters", parameters, 1, MAX_DELTA)
+        compression, value_bits = terms.get("compression", Compression()), terms.get("value_bits")
+        image = compression.image(parameters)
+        chosen = steps(clip, image, value_bits)
         honest = _honest(terms["clients"], terms["min_survivors"], terms["max_colluders"])
         return cls(
             unit=terms.get("unit", Unit.TASK),
@@ -168,9 +175,12 @@ class PrivacyPlan:
             delta=terms["delta"],
             rounds=terms["rounds"],
             clip=clip,
-            scale=scale,
-            parameters=terms["parameters"],
-            dimension=dimension,
+            parameters=parameters,
+            compression=compression,
+            value_bits=value_bits,
+            dimension=image.length,
+            scale=chosen.scale,
+            cap=chosen.cap,
             expected_units=terms["expected_units"],
             max_units_per_client=terms["max_units_per_client"],
             clients=terms["clients"],
@@ -178,9 +188,9 @@ class PrivacyPlan:
             max_colluders=terms["max_colluders"],
             person_units=terms["person_units"],
             noise_multiplier=z,
-            share_variance=_share_variance(z, l2, honest),
-            l2=l2,
-            l1=l1_bound(l2, dimension),
+            share_variance=_share_variance(z, chosen.l2, honest),
+            l2=chosen.l2,
+            l1=l1_bound(chosen.l2, image.length),
         )
 
     def __post_init__(self) -> None:
@@ -190,28 +200,33 @@ class PrivacyPlan:
         _check_real("noise_multiplier", self.noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
         if self.epsilon is not None:
             _check_real("epsilon", self.epsilon, 2.0**-1022, MAX_BOUND)
-        _check_int("scale", self.scale, 1, MAX_SCALE)
         _check_int("parameters", self.parameters, 1, MAX_DELTA)
-        if self.dimension != self.parameters:
-            raise PlanRefused(f"dimension {self.dimension} does not follow from the plan's terms")
         for name in ("rounds", "expected_units", "max_units_per_client", "person_units"):
             _check_int(name, getattr(self, name), 1, 2**31)
         honest = _honest(self.clients, self.min_survivors, self.max_colluders)
         _check_int("l2 (steps that the clipped norm spans)", self.l2, 1, MAX_DELTA)
         if self.max_units_per_client * self.l2 > MAX_INT or self.l1 > MAX_INT:
-            raise PlanRefused(f"sums of vectors with norm {self.l2} do not fit: lower the scale")
+            raise PlanRefused(
+                f"sums of vectors with norm {self.l2} do not fit: take fewer value_bits"
+            )
         if not 0.0 < self.share_variance <= MAX_VARIANCE:
             raise PlanRefused(
                 f"one client's noise would need variance {self.share_variance!r}, allowed is up "
-                f"to 2^50: lower the scale ({self.scale}), or ask for less noise"
+                f"to 2^50: take fewer value_bits, or ask for less noise"
             )
+        image = self.compression.image(self.parameters)
         derived = (
-            integer_bound(self.clip, self.scale, self.dimension),
-            l1_bound(self.l2, self.dimension),
+            image.length,
+            steps(self.clip, image, self.value_bits),
+            l1_bound(self.l2, image.length),
             _share_variance(self.noise_multiplier, self.l2, honest),
         )
-        if (self.l2, self.l1, self.share_variance) != derived:
-            raise PlanRefused("l2, l1 and share_variance do not follow from the plan's terms")
+        found = (self.dimension, Steps(self.scale, self.cap, self.l2), self.l1, self.share_variance)
+        if found != derived:
+            raise PlanRefused(
+                "dimension, scale, cap, l2, l1 and share_variance do not follow from the plan's "
+                "terms"
+            )
 
     @property
     def relation(self) -> Relation:
@@ -221,9 +236,15 @@ class PrivacyPlan:
     @property
     def max_abs(self) -> int:
         """Bound on any coordinate of one client's integer sum, its noise not included."""
-        return self.max_units_per_client * self.l2
+        return self.max_units_per_client * min(self.cap, self.l2)
 
-    def encode(self, units: NDArray[np.floating[Any]], rng: SecureRandom) -> NDArray[np.int64]:
+    def basis(self, round_index: int) -> Basis:
+        """The public linear map of a round. Its seed is the plan's digest, which everybody has."""
+        return self.compression.basis(self.parameters, self.digest(), round_index)
+
+    def encode(
+        self, units: NDArray[np.floating[Any]], rng: SecureRandom, *, round_index: int
+    ) -> NDArray[np.int64]:
         """One client's contribution to a round: the sum of its clipped units plus its noise share.
 
         Adding or removing one unit moves it by at most l2 before noise, whatever the unit holds; a
@@ -233,6 +254,7 @@ class PrivacyPlan:
             units: float16, float32 or float64 [k, parameters], 0 <= k <= max_units_per_client; one
                 row per unit. k = 0 is noise alone.
             rng: the client's own generator, never shared and never reset between rounds.
+            round_index: the round that the sum is for.
 
         Returns:
             int64 [dimension].
@@ -246,17 +268,26 @@ class PrivacyPlan:
             raise PlanRefused(
                 f"{units.shape[0]} units; allowed: at most {self.max_units_per_client} per client"
             )
-        total = bounded_sum(units, clip=self.clip, scale=self.scale, delta=self.l2, rng=rng)
+        total = bounded_sum(
+            units,
+            clip=self.clip,
+            forward=self.basis(round_index).forward,
+            scale=self.scale,
+            cap=self.cap,
+            delta=self.l2,
+            rng=rng,
+        )
         total += skellam(self.share_variance, self.dimension, rng)
         return total
 
-    def decode(self, total: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The average that an opened sum stands for: total / (scale * expected_units).
+    def decode(self, total: NDArray[np.int64], *, round_index: int) -> NDArray[np.float64]:
+        """The average that an opened sum stands for: total / (scale * expected_units), mapped back.
 
         The divisor is public and the same whatever was summed.
 
         Args:
             total: int64 [dimension].
+            round_index: the round that the sum is of.
 
         Returns:
             float64 [parameters].
@@ -269,8 +300,7 @@ class PrivacyPlan:
                 f"the sum has shape {total.shape} and dtype {total.dtype}; "
                 f"allowed: [{self.dimension}] of int64"
             )
-        decoded: NDArray[np.float64] = total / float(self.scale * self.expected_units)
-        return decoded
+        return self.basis(round_index).backward(total / (self.scale * self.expected_units))
 
     def noise_std(self, survivors: int) -> float:
         """Standard deviation per coordinate of all noise in a sum of `survivors`, in steps."""
@@ -305,13 +335,13 @@ class PrivacyPlan:
         """The claim for all rounds at worst_event, against the worst budgeted adversary."""
         return spend_counted({self.worst_event(): self.rounds}, delta=self.delta).worst
 
-    def to_json(self) -> dict[str, str | int | None]:
+    def to_json(self) -> dict[str, Any]:
         """Every field and the relation; real numbers as shortest decimal strings."""
-        body: dict[str, str | int | None] = {"relation": self.relation.value}
+        body: dict[str, Any] = {"relation": self.relation.value}
         for field in fields(self):
             value = getattr(self, field.name)
             body[field.name] = repr(value) if isinstance(value, float) else value
-        body["unit"] = self.unit.value
+        body |= {"unit": self.unit.value, "compression": self.compression.to_json()}
         return body
 
     def digest(self) -> bytes:

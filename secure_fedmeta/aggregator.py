@@ -259,7 +259,8 @@ class Aggregator:
             raise SumAborted("release", "the sum was opened without a logged intent")
         setting, plan = self._setting, self._setting.plan
         before = self.model
-        self._state = self._optimiser.update(self._state, torch.from_numpy(plan.decode(done.total)))
+        average = plan.decode(done.total, round_index=exchange.round)
+        self._state = self._optimiser.update(self._state, torch.from_numpy(average))
         self._ledger.commit(self._reservation)
         # Of runs that charge this population at the same time, the log tells nothing: its figures
         # are those of its own entries, so that they can be recomputed from it.

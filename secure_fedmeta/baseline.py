@@ -47,6 +47,7 @@ def train_in_clear(
         total = np.zeros(plan.dimension, dtype=np.int64)
         for name in names:
             units = work.outer_vectors(name, model, round_index=round_index)
-            total += plan.encode(units, streams[name])
-        state = optimiser.update(state, torch.from_numpy(plan.decode(total)))
+            total += plan.encode(units, streams[name], round_index=round_index)
+        average = plan.decode(total, round_index=round_index)
+        state = optimiser.update(state, torch.from_numpy(average))
     return state.average.to(torch.float32)

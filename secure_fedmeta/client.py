@@ -74,7 +74,7 @@ class Client(Party):
             self._contributions += 1
             name = self._setting.roster.members[self._index - 1].name
             units = self._work.outer_vectors(name, model, round_index=terms.round)
-            return plan.encode(units, self._noise)
+            return plan.encode(units, self._noise, round_index=terms.round)
 
         return self._setting.protocol.client(
             terms,

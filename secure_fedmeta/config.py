@@ -25,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 
+from privacy.compression import Compression, Kind
+from privacy.errors import CompressionRefused
 from secure_fedmeta.errors import ConfigError
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
@@ -125,6 +127,31 @@ class PrivacyConfig(_Section):
         return self
 
 
+class CompressionConfig(_Section):
+    """How a vector becomes shorter or flatter before the secure sum, by public linear maps."""
+
+    value_bits: Annotated[int, Field(ge=8, le=20)] | None = Field(
+        None, description="bits of one coordinate of one unit; None: rounding costs little"
+    )
+    rotate: bool = Field(False, description="random signs and Walsh-Hadamard transforms")
+    kind: Literal["none", "subset", "low-rank"] = "none"
+    keep: Annotated[FiniteFloat, Field(gt=0, lt=1)] | None = Field(
+        None, description="fraction of coordinates that are summed"
+    )
+
+    @model_validator(mode="after")
+    def _terms(self) -> CompressionConfig:
+        try:
+            self.terms()
+        except CompressionRefused as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def terms(self) -> Compression:
+        """The terms of the plan."""
+        return Compression(kind=Kind(self.kind), rotate=self.rotate, keep=self.keep)
+
+
 class SecureSumConfig(_Section):
     """What the aggregator may see."""
 
@@ -195,6 +222,7 @@ class Config(_Section):
     server: ServerConfig = ServerConfig()
     training: TrainingConfig = TrainingConfig()
     privacy: PrivacyConfig
+    compression: CompressionConfig = CompressionConfig()
     secure_sum: SecureSumConfig = SecureSumConfig()
     transport: TransportConfig = TransportConfig()
     compute: ComputeConfig = ComputeConfig()

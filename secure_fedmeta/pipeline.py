@@ -12,7 +12,7 @@ from crypto.errors import RingRefused, TermsRefused
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS, Committee, SecureSum, Sharing
-from privacy.errors import PlanRefused
+from privacy.errors import CompressionRefused, PlanRefused
 from privacy.plan import PrivacyPlan
 from privacy.plan import Terms as PlanTerms
 from privacy.unit import Unit
@@ -317,9 +317,13 @@ def _plan(
         "min_survivors": privacy.min_survivors,
         "max_colluders": privacy.max_colluders,
         "person_units": privacy.person_units,
+        "compression": config.compression.terms(),
+        "value_bits": config.compression.value_bits,
     }
     try:
         return _with_noise(privacy, terms)
+    except CompressionRefused as error:
+        raise ConfigError(str(error), key="compression") from error
     except PlanRefused as error:
         raise ConfigError(str(error), key="privacy") from error
 

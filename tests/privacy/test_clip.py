@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from privacy.clip import bounded_sum, clip_integers, clip_l2, round_stochastic
+from privacy.compression import Compression
 from privacy.errors import PlanRefused
 from privacy.rng import SecureRandom
-from privacy.scale import default_scale, integer_bound
+from privacy.scale import default_scale, integer_bound, steps
 
 KEY = bytes(32)
 HUGE = np.finfo(np.float64).max
@@ -183,13 +184,19 @@ def test_integer_clip_refuses_what_it_cannot_bound() -> None:
 
 
 CLIP, DIMENSION = 0.75, 5
-SCALE = default_scale(CLIP, DIMENSION)
-DELTA = integer_bound(CLIP, SCALE, DIMENSION)
+STEPS = steps(CLIP, Compression().image(DIMENSION), None)
+SCALE, DELTA = STEPS.scale, STEPS.l2
+
+
+def unchanged(rows: np.ndarray) -> np.ndarray:
+    return rows
 
 
 def summed(units: np.ndarray, key: bytes = KEY) -> list[int]:
     rng = SecureRandom.from_key(key)
-    return bounded_sum(units, clip=CLIP, scale=SCALE, delta=DELTA, rng=rng).tolist()
+    return bounded_sum(
+        units, clip=CLIP, forward=unchanged, scale=SCALE, cap=STEPS.cap, delta=DELTA, rng=rng
+    ).tolist()
 
 
 @given(
@@ -228,7 +235,9 @@ def test_delta_holds_however_the_rounding_falls() -> None:
     unit = np.full((1, 400), 0.3125)
     for key in range(20):
         rng = SecureRandom.from_key(bytes([key]) * 32)
-        moved = bounded_sum(unit, clip=7.0, scale=8, delta=50, rng=rng).tolist()
+        moved = bounded_sum(
+            unit, clip=7.0, forward=unchanged, scale=8.0, cap=57, delta=50, rng=rng
+        ).tolist()
         assert 25**2 < sum(v * v for v in moved) <= 50**2
 
 

@@ -45,10 +45,10 @@ def opened(plan: PrivacyPlan, shares: int, key: int, share: float = 1.0) -> NDAr
     for client in range(shares):
         rng = SecureRandom.from_key(bytes([key, client]) * 16)
         if share == 1.0:
-            total += plan.encode(EMPTY, rng)
+            total += plan.encode(EMPTY, rng, round_index=1)
         else:
             total += skellam(plan.share_variance * share, SAMPLES, rng)
-    return plan.decode(total)
+    return plan.decode(total, round_index=1)
 
 
 def displacement(plan: PrivacyPlan, clip: float) -> float:
@@ -56,11 +56,13 @@ def displacement(plan: PrivacyPlan, clip: float) -> float:
     total = bounded_sum(
         UNIT,
         clip=clip,
+        forward=plan.basis(1).forward,
         scale=plan.scale,
+        cap=plan.cap if clip == plan.clip else 2**31 - 1,
         delta=2**31 - 1 if clip != plan.clip else plan.l2,
         rng=SecureRandom.from_key(bytes(32)),
     )
-    return float(np.linalg.norm(plan.decode(total)))
+    return float(np.linalg.norm(plan.decode(total, round_index=1)))
 
 
 def conforms(sample: NDArray[np.float64], moved: float, multiplier: float) -> bool:
@@ -113,8 +115,10 @@ def test_planted_bugs_are_rejected(survivors: int) -> None:
 
 def test_clients_with_one_key_are_rejected() -> None:
     """A reused seed makes shares equal: their sum has the square of the count as variance."""
-    total = SURVIVORS * PLAN.encode(EMPTY, SecureRandom.from_key(bytes(32)))
-    assert not conforms(PLAN.decode(total), displacement(PLAN, PLAN.clip), expected(SURVIVORS))
+    total = SURVIVORS * PLAN.encode(EMPTY, SecureRandom.from_key(bytes(32)), round_index=1)
+    assert not conforms(
+        PLAN.decode(total, round_index=1), displacement(PLAN, PLAN.clip), expected(SURVIVORS)
+    )
 
 
 def test_a_reused_generator_state_shows_between_rounds() -> None:
@@ -130,8 +134,8 @@ def test_units_do_not_change_the_noise() -> None:
     plan = with_noise(Z, parameters=SAMPLES, clip=2.0, expected_units=64)
     units = np.full((4, SAMPLES), 1e-3)
     rngs = [SecureRandom.from_key(bytes([6, c]) * 16) for c in range(SURVIVORS)]
-    total = sum(plan.encode(units, rng) for rng in rngs)
-    sample = plan.decode(np.asarray(total))
+    total = sum(plan.encode(units, rng, round_index=1) for rng in rngs)
+    sample = plan.decode(np.asarray(total), round_index=1)
     moved = displacement(plan, plan.clip)
     assert conforms(sample - 32 * 1e-3 / 64, moved, expected(SURVIVORS))
     error = Z * moved * math.sqrt(8 / 7 / SAMPLES)

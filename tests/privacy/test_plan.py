@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.accountant import Adversary, spend
+from privacy.compression import Compression, Kind
 from privacy.errors import PlanRefused
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
+from privacy.rotate import spread
 from privacy.unit import Relation, Unit
 from tests.privacy.plans import TERMS, calibrated, with_noise
 
 KEY = bytes(range(32))
+ROTATED = Compression(rotate=True)
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.5, 1.0, 3.0, 10.0, 100.0])
@@ -74,7 +77,8 @@ def test_sampler_clip_noise_and_event_agree(
     assert (event.clients, event.dimension) == (clients, dimension)
     assert epsilon - 0.02 < plan.worst_epsilon() <= epsilon
     assert plan.scale * plan.clip <= plan.l2 <= 1.002 * plan.scale * plan.clip
-    assert plan.max_abs == plan.max_units_per_client * plan.l2
+    assert plan.max_abs == plan.max_units_per_client * plan.cap
+    assert math.ceil(plan.scale * plan.clip) < plan.cap <= plan.l2
 
 
 def test_noise_is_sized_for_the_honest_survivors() -> None:
@@ -111,7 +115,7 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
         ({"clip": math.inf}, "clip"),
         ({"clip": math.nan}, "clip"),
         ({"clip": 1}, "clip"),
-        ({"clip": 1e-14}, "scale above"),
+        ({"clip": 1e-14}, "steps per 1.0"),
         ({"clip": 1e12}, "l2"),
         ({"clip": 2.0**501}, "clip"),
         ({"rounds": 0}, "rounds"),
@@ -122,7 +126,15 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
         ({"expected_units": 0}, "expected_units"),
         ({"expected_units": 10.0}, "expected_units"),
         ({"max_units_per_client": 0}, "max_units_per_client"),
-        ({"max_units_per_client": 2**31, "scale": 2**27}, "do not fit"),
+        (
+            {
+                "max_units_per_client": 2**31,
+                "parameters": 2**28,
+                "value_bits": 20,
+                "compression": ROTATED,
+            },
+            "do not fit",
+        ),
         ({"person_units": 0}, "person_units"),
         ({"clients": 0}, "clients"),
         ({"clients": 7}, "min_survivors"),
@@ -131,11 +143,14 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
         ({"max_colluders": -1}, "max_colluders"),
         ({"max_colluders": 8}, "max_colluders"),
         ({"min_survivors": 1, "max_colluders": 0}, "min_survivors"),
-        ({"scale": 0}, "scale"),
-        ({"scale": 2**53}, "scale"),
-        ({"scale": 1.0}, "scale"),
-        ({"scale": 2**31}, "l2"),
-        ({"scale": 2**29}, "lower the scale"),
+        ({"value_bits": 7}, "value_bits"),
+        ({"value_bits": 21}, "value_bits"),
+        ({"value_bits": 8.0}, "value_bits"),
+        ({"value_bits": True}, "value_bits"),
+        ({"value_bits": 8, "clip": 2.0**-300}, "steps per 1.0"),
+        ({"value_bits": 8, "parameters": 100_000}, "set value_bits to 9 or more"),
+        ({"compression": ROTATED}, "makes nothing flatter"),
+        ({"compression": Compression(kind=Kind.SUBSET, keep=0.99)}, "keeps them all"),
     ],
 )
 def test_what_is_not_covered_is_refused_with_what_is_allowed(
@@ -153,7 +168,7 @@ def test_a_target_that_is_no_epsilon_is_refused(epsilon: float) -> None:
 
 
 def test_targets_out_of_reach_are_refused() -> None:
-    with pytest.raises(PlanRefused, match="lower the scale"):
+    with pytest.raises(PlanRefused, match="fewer value_bits"):
         calibrated(0.001)
     with pytest.raises(PlanRefused, match="next to no noise"):
         calibrated(1e18)
@@ -164,15 +179,15 @@ def test_targets_out_of_reach_are_refused() -> None:
 
 def test_more_units_than_planned_are_refused_and_none_are_fine() -> None:
     plan, rng = with_noise(max_units_per_client=2), SecureRandom.from_os()
-    assert plan.encode(np.zeros((0, 30)), rng).shape == (30,)
-    assert plan.encode(np.zeros((2, 30), dtype=np.float32), rng).dtype == np.int64
+    assert plan.encode(np.zeros((0, 30)), rng, round_index=1).shape == (30,)
+    assert plan.encode(np.zeros((2, 30), dtype=np.float32), rng, round_index=1).dtype == np.int64
     with pytest.raises(PlanRefused, match="at most 2"):
-        plan.encode(np.zeros((3, 30)), rng)
+        plan.encode(np.zeros((3, 30)), rng, round_index=1)
     for units in (np.zeros((1, 29)), np.zeros(30), np.zeros((1, 30, 1))):
         with pytest.raises(PlanRefused, match=r"\[k, 30\]"):
-            plan.encode(units, rng)
+            plan.encode(units, rng, round_index=1)
     with pytest.raises(PlanRefused, match="float"):
-        plan.encode(np.zeros((1, 30), dtype=np.int64), rng)
+        plan.encode(np.zeros((1, 30), dtype=np.int64), rng, round_index=1)
 
 
 def test_the_divisor_is_public_and_the_same_for_any_number_of_units() -> None:
@@ -181,30 +196,32 @@ def test_the_divisor_is_public_and_the_same_for_any_number_of_units() -> None:
     unit = np.zeros((1, 30))
     unit[0, 3] = 0.5
     for count in (1, 2, 7, 10):
-        total = plan.encode(np.repeat(unit, count, axis=0), SecureRandom.from_key(KEY))
-        assert plan.decode(total)[3] == pytest.approx(count * 0.5 / 50, abs=1e-4)
+        total = plan.encode(
+            np.repeat(unit, count, axis=0), SecureRandom.from_key(KEY), round_index=1
+        )
+        assert plan.decode(total, round_index=1)[3] == pytest.approx(count * 0.5 / 50, abs=1e-4)
     parameters = inspect.signature(plan.decode).parameters
-    assert list(parameters) == ["total"]
+    assert list(parameters) == ["total", "round_index"]
 
 
 def test_decoding_scales_back_and_refuses_other_shapes() -> None:
     plan = with_noise()
-    total = np.arange(30, dtype=np.int64) * plan.scale * plan.expected_units
-    assert plan.decode(total).tolist() == list(range(30))
+    total = np.arange(30, dtype=np.int64) * int(plan.scale) * plan.expected_units
+    assert plan.decode(total, round_index=1).tolist() == list(range(30))
     for bad in (total[:29], total.astype(np.float64), total.astype(np.int32), total[None]):
         with pytest.raises(PlanRefused, match="allowed"):
-            plan.decode(bad)
+            plan.decode(bad, round_index=1)
 
 
 def test_each_contribution_has_fresh_noise() -> None:
     plan, rng = with_noise(), SecureRandom.from_os()
-    one, two = (plan.encode(np.zeros((0, 30)), rng) for _ in range(2))
+    one, two = (plan.encode(np.zeros((0, 30)), rng, round_index=1) for _ in range(2))
     assert not np.array_equal(one, two)
 
 
 def test_only_a_given_key_repeats() -> None:
     plan, units = with_noise(), np.full((2, 30), 0.1)
-    one, two = (plan.encode(units, SecureRandom.from_key(KEY)) for _ in range(2))
+    one, two = (plan.encode(units, SecureRandom.from_key(KEY), round_index=1) for _ in range(2))
     assert np.array_equal(one, two)
 
 
@@ -212,17 +229,22 @@ def test_scale_costs_little_and_the_ring_stays_small() -> None:
     for dimension in (1, 30, 1000, 100_000, 10_000_000):
         plan = with_noise(parameters=dimension, clip=0.37)
         steps = plan.scale * plan.clip
-        assert plan.scale & (plan.scale - 1) == 0
+        assert math.log2(plan.scale).is_integer()
         assert plan.l2 / steps < 1.001
         assert steps < max(8192, 64 * math.sqrt(dimension))
         reach = plan.clients * plan.max_abs + 20 * plan.noise_std(plan.clients)
         assert math.log2(reach) < 30
 
 
-def test_a_given_scale_is_kept() -> None:
-    plan = with_noise(scale=1000)
-    assert plan.scale == 1000
-    assert 1001 <= plan.l2 <= 1010
+@pytest.mark.parametrize("bits", range(8, 21))
+@pytest.mark.parametrize("compression", [Compression(), ROTATED], ids=["plain", "rotated"])
+def test_value_bits_decide_the_scale(bits: int, compression: Compression) -> None:
+    plan = with_noise(value_bits=bits, parameters=1000, clip=0.3, compression=compression)
+    assert plan.cap == 2 ** (bits - 1) - 1
+    assert plan.max_abs <= 10 * plan.cap
+    flat = 1.0 if compression is not ROTATED else spread(1000)
+    assert plan.scale * plan.clip * flat == pytest.approx(plan.cap - 1, rel=1e-12)
+    assert plan.l2 > plan.scale * plan.clip
 
 
 def test_the_digest_is_of_the_canonical_json_and_of_every_field() -> None:
@@ -247,11 +269,14 @@ def test_the_digest_is_of_the_canonical_json_and_of_every_field() -> None:
         calibrated(min_survivors=9),
         calibrated(max_colluders=2),
         calibrated(person_units=5),
-        calibrated(scale=8192),
+        calibrated(value_bits=16),
+        calibrated(compression=Compression(kind=Kind.SUBSET, keep=0.5)),
+        calibrated(compression=Compression(kind=Kind.SUBSET, keep=0.55)),
+        calibrated(parameters=40, compression=ROTATED),
     ]
     assert len({plan.digest(), *(other.digest() for other in others)}) == len(others) + 1
     assert calibrated().digest() == plan.digest()
-    assert calibrated(unit=Unit.TASK, noise="distributed", rate=1.0, scale=None) == plan
+    assert calibrated(unit=Unit.TASK, noise="distributed", rate=1.0, value_bits=None) == plan
 
 
 @pytest.mark.parametrize(
@@ -261,7 +286,10 @@ def test_the_digest_is_of_the_canonical_json_and_of_every_field() -> None:
         {"l2": 4098},
         {"l1": 1},
         {"noise_multiplier": 9.0},
-        {"scale": 8192},
+        {"scale": 8192.0},
+        {"cap": 4096},
+        {"value_bits": 13},
+        {"compression": Compression(kind=Kind.SUBSET, keep=0.5)},
         {"clip": 2.0},
         {"min_survivors": 9},
         {"dimension": 31},

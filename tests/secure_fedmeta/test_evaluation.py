@@ -256,10 +256,14 @@ def test_the_baseline_is_the_run_without_the_secure_sum(parts: Parts) -> None:
     for index in range(1, parts.plan.rounds + 1):
         model = state.params.to(torch.float32)
         total = sum(
-            parts.plan.encode(work.outer_vectors(name, model, round_index=index), streams[name])
+            parts.plan.encode(
+                work.outer_vectors(name, model, round_index=index), streams[name], round_index=index
+            )
             for name in parts.training
         )
-        state = parts.optimiser.update(state, torch.from_numpy(parts.plan.decode(total)))
+        state = parts.optimiser.update(
+            state, torch.from_numpy(parts.plan.decode(total, round_index=index))
+        )
     assert torch.equal(found, state.average.to(torch.float32))
     assert not torch.equal(found, parts.initial())
 

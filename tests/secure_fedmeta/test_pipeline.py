@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import secure_fedmeta.registry
+from crypto.secure_sum import SECURE_SUMS
+from secure_fedmeta.aggregator import Release
 from secure_fedmeta.errors import ConfigError, DataError
 from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.tasks import SourceInfo
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
-from tests.secure_fedmeta.federation import CLIENTS, LOG_KEY, tiny
+from tests.secure_fedmeta.federation import CLIENTS, LOG_KEY, Federation, tiny
 
 INSECURE = {"secure_sum.protocol": "plain"}
 
@@ -78,7 +81,7 @@ class RecordSource(SinusoidSource):
         ({"data.source": "only-record"}, "privacy.unit", "can promise only client, record"),
         ({"privacy.noise": "local"}, "privacy", "only 'distributed' is accounted for"),
         ({"privacy.rate": 0.5}, "privacy", "only 1.0 is accounted for"),
-        ({"privacy.epsilon": 1e-300}, "privacy", "lower the scale"),
+        ({"privacy.epsilon": 1e-300}, "privacy", "fewer value_bits"),
         ({"secure_sum.threshold": 4}, "privacy.min_survivors", "set 4 or more"),
         ({"secure_sum.threshold": 5}, "secure_sum.threshold", "only 4 clients train"),
     ],
@@ -204,3 +207,75 @@ def test_a_sum_that_no_ring_holds_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         assemble(tiny({"privacy.max_units_per_client": 2**31, "privacy.epsilon": 1e-8}))
     assert caught.value.key in ("privacy", "privacy.max_units_per_client")
+
+
+COMPRESSED: dict[str, dict[str, object]] = {
+    "bits": {"compression.value_bits": 8},
+    "rotated": {"compression.value_bits": 8, "compression.rotate": True},
+    "subset": {"compression.kind": "subset", "compression.keep": 0.4, "compression.rotate": True},
+    "low-rank": {
+        "compression.kind": "low-rank", "compression.keep": 0.4, "compression.rotate": True
+    },
+}  # fmt: skip
+SMALL_NETWORK = {"model.name": "mlp", "model.hidden": [16]}
+
+
+@pytest.mark.parametrize("changes", COMPRESSED.values(), ids=COMPRESSED.keys())
+def test_every_secure_sum_gives_the_same_model_from_compressed_vectors(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """Bit-identical under one seed, with the sum's length and the charge those of the plan."""
+    models = {}
+    for name in SECURE_SUMS:
+        federation = Federation(
+            tmp_path_for(tmp_path, name),
+            {
+                **SMALL_NETWORK, **changes, "secure_sum.protocol": name,
+                "secure_sum.allow_insecure": True, "privacy.max_colluders": 0,
+            },
+        )  # fmt: skip
+        plan = federation.plan
+        for index in (1, 2):
+            assert isinstance(federation.round(index), Release)
+        assert [terms.length for terms, _ in federation.spy.sums] == [plan.dimension] * 2
+        assert {event.dimension for event in federation.events()} == {plan.dimension}
+        federation.spy.check_sums()
+        models[name] = federation.aggregator.model
+    assert len(models) > 1
+    reference = models.pop("plain")
+    assert all(torch.equal(model, reference) for model in models.values())
+    assert not torch.equal(reference, federation.parts.initial())
+
+
+def tmp_path_for(folder: Path, name: str) -> Path:
+    made = folder / name
+    made.mkdir()
+    return made
+
+
+def test_fewer_bits_and_coordinates_make_a_smaller_ring_and_a_shorter_sum() -> None:
+    whole = assemble(tiny(SMALL_NETWORK))
+    narrow = assemble(tiny({**SMALL_NETWORK, **COMPRESSED["bits"]}))
+    flat = assemble(tiny({**SMALL_NETWORK, **COMPRESSED["rotated"]}))
+    part = assemble(tiny({**SMALL_NETWORK, **COMPRESSED["subset"]}))
+    assert narrow.ring.bits <= whole.ring.bits - 4
+    assert flat.ring.bits <= narrow.ring.bits + 1
+    assert part.plan.dimension == 20 < part.plan.parameters == 49
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"compression.rotate": True}, "with 2 parameters"),
+        (
+            {"compression.kind": "subset", "compression.keep": 0.9, "data.options.clients": 4},
+            "keeps them all",
+        ),
+    ],
+)
+def test_compression_that_does_not_fit_the_model_is_refused(
+    changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        assemble(tiny(changes))
+    assert caught.value.key == "compression"
