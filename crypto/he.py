@@ -106,6 +106,10 @@ class Homomorphic:
             notes=_NOTES,
         )
 
+    def upload_bytes(self, terms: Terms) -> int:
+        """The packed ciphertexts. See SecureSum."""
+        return choose(terms).upload_bytes
+
     def committee(self, members: int, threshold: int) -> Committee:
         """One officer, the decryptor, whatever is configured for committees."""
         del members, threshold

@@ -208,6 +208,10 @@ class SecureSum(Protocol):
         """What this protocol withstands."""
         ...
 
+    def upload_bytes(self, terms: Terms) -> int:
+        """Bytes of one client's protected vector, without what signs and frames it."""
+        ...
+
     def committee(self, members: int, threshold: int) -> Committee:
         """The officers that a roster must name.
 

@@ -61,6 +61,17 @@ def test_cohort_is_a_part_of_the_roster(name: str) -> None:
     np.testing.assert_array_equal(done.total, total(terms, vectors, (2, 3, 7, 9)))
 
 
+@pytest.mark.parametrize("length", [1, 300, 9000])
+def test_the_bytes_of_an_upload_are_as_stated(name: str, length: int) -> None:
+    """Around them stand an envelope (110 bytes) and at most a digest."""
+    terms = terms_for(name, 4, bits=19, length=length)
+    run = Run(name, terms, make_vectors(terms))
+    run.drive()
+    stated = SECURE_SUMS[name].upload_bytes(terms)
+    for answer in run.answers[input_step(name)].values():
+        assert 110 <= len(answer) - stated <= 110 + 32
+
+
 @pytest.mark.parametrize("step", range(max(STEPS.values())))
 @pytest.mark.parametrize("gone", [(1,), (5,), (2, 4)])
 def test_drops_at_every_step(name: str, step: int, gone: tuple[int, ...]) -> None:
