@@ -1,0 +1,12 @@
+"""Frozen vectors of the product's formats; see README.md."""
+
+from tests.vectors import he, log, masking, messages, primitives, proofs
+
+FORMATS = (
+    *primitives.FORMATS,
+    *messages.FORMATS,
+    *masking.FORMATS,
+    *he.FORMATS,
+    *log.FORMATS,
+    *proofs.FORMATS,
+)
