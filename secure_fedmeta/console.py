@@ -144,14 +144,22 @@ def _epsilon(value: float | None) -> str:
 
 
 def _facts_of_run(report: dict[str, Any]) -> list[str]:
-    rounds, traffic = report["rounds"], report["bytes_per_client"]
+    rounds, traffic, loss = report["rounds"], report["bytes_per_client"], report["distortion"]
     lines = [
         (
             f"Status: {report['status']}; {rounds['completed']} of {rounds['planned']} rounds "
             f"released, {rounds['aborted']} aborted; "
             f"training took {report['seconds']['training']:.1f} s"
         ),
-        f"Bytes per client: {traffic['sent']:,} sent, {traffic['received']:,} received",
+        (
+            f"Bytes per client: {traffic['sent']:,} sent, {traffic['received']:,} received; its "
+            f"protected vector takes {traffic['upload']:,} in each round"
+        ),
+        (
+            f"Distortion without noise: {loss['relative']:.2%} of an average at the clip bound, by "
+            f"formula. In L2 norm: rounding {loss['rounding']:.2g}, noise {loss['noise']:.2g}. "
+            f"{loss['verdict']}"
+        ),
     ]
     lines += [f"Note: {note}" for note in report["notes"]]
     return lines

@@ -12,6 +12,7 @@ import numpy as np
 
 from audit.log import AuditLog
 from privacy.accountant import Adversary
+from privacy.distortion import distortion
 from privacy.events import Event
 from privacy.report import budget_report
 from secure_fedmeta import __version__
@@ -48,6 +49,7 @@ def report(
     granted: float,
     population: str,
     traffic: Mapping[int, Traffic],
+    upload: int,
     seconds: float,
     log: AuditLog,
     vkey: str,
@@ -79,7 +81,8 @@ def report(
             "aborted": len(aborted),
             "abort_reasons": [record["reason"] for record in aborted],
         },
-        "bytes_per_client": _mean_traffic(traffic),
+        "bytes_per_client": _mean_traffic(traffic) | {"upload": upload},
+        "distortion": distortion(plan).to_json(),
         "secure_sum": {
             "protocol": parts.protocol.name,
             "capabilities": parts.protocol.capabilities().to_json(),

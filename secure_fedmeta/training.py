@@ -136,6 +136,7 @@ class Training:
         self.status: Status = "completed"
         self.records: list[dict[str, Any]] = []
         self._parts = parts
+        self._setting = parties.setting
         self._clients = tuple(parties.clients)
         self._budget = budget
         self._log = log
@@ -219,11 +220,17 @@ class Training:
             granted=self._budget.epsilon,
             population=self._budget.population,
             traffic={index: self._transport.traffic[index] for index in self._clients},
+            upload=self._upload_bytes(),
             seconds=self._seconds,
             log=self._log,
             vkey=vkey,
             private=self._randomness.private,
         )
+
+    def _upload_bytes(self) -> int:
+        """Bytes of one client's protected vector; every round has as many."""
+        terms = self._setting.terms(round_index=1, attempt=1, model=self._parts.initial())
+        return self._parts.protocol.upload_bytes(terms)
 
     def _stop_for_budget(self, index: int) -> None:
         planned = self._parts.config.training.rounds

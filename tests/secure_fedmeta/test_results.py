@@ -43,7 +43,7 @@ def svg(path: Path) -> ElementTree.Element:
 
 
 def test_the_tables_hold_the_figures(result: RunResult) -> None:
-    text = shown(result.report)
+    text = shown(result.report, width=400)
     report = result.report
     for arm in ("no_adaptation", "local_k", "local_all", "fedavg_ft", "meta"):
         assert f"{report['held_out'][arm]['mean']:.3f}" in text
@@ -53,6 +53,9 @@ def test_the_tables_hold_the_figures(result: RunResult) -> None:
         assert f"{found['record']:.3f}" in line
         assert f"{found['person']:.3f}" in line
     assert "Status: completed; 1 of 1 rounds released, 0 aborted" in text
+    assert f"protected vector takes {report['bytes_per_client']['upload']} in each round" in text
+    assert f"Distortion without noise: {report['distortion']['relative']:.2%}" in text
+    assert "Rounding is 0.0% of the noise" in text
     assert "Files: runs/one" in text
     assert "NOT PRIVATE" not in text
 

@@ -120,7 +120,11 @@ def test_the_report(finished: RunResult) -> None:
     assert report["privacy"]["spent_epsilon"] == pytest.approx(worst)
     assert report["privacy"]["granted_epsilon"] == 3.0
     assert report["data"]["rows"] == 6 * 5 * 8
-    assert report["bytes_per_client"]["sent"] > 0
+    upload = report["bytes_per_client"]["upload"]
+    assert upload == -(-2 * report["secure_sum"]["ring_bits"] // 8)  # a linear model: 2 values
+    assert report["bytes_per_client"]["sent"] > 3 * upload
+    assert report["distortion"]["left_out"] == 0.0
+    assert 0.0 < report["distortion"]["rounding"] < 0.001 * report["distortion"]["noise"]
     assert report["secure_sum"]["capabilities"]["hides_updates"] is True
     assert report["privacy"]["unprotected"]
 
