@@ -7,6 +7,7 @@ probability ALPHA or less.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from privacy.accountant import Adversary, noise_variance
 from privacy.clip import bounded_sum
 from privacy.compression import SHORTENED, Compression, Kind, random_subset
 from privacy.errors import CompressionRefused
 from privacy.plan import PrivacyPlan
+from privacy.rdp import skellam_rdp
 from privacy.rng import SecureRandom
 from tests.privacy.plans import with_noise
+from tests.privacy.skellam_exact import renyi, shifted_pair
 
 ALPHA = 1e-6
 SEED = b"public"
@@ -269,6 +273,32 @@ def test_without_the_integer_clip_an_aligned_unit_passes_the_bound(bits: int | N
         rng=SecureRandom.from_key(bytes(32)),
     )
     assert np.linalg.norm(free.astype(float)) > 1.05 * plan.l2
+
+
+@every
+def test_the_exact_divergence_of_a_hostile_unit_is_within_the_claim(terms: Compression) -> None:
+    """Coordinate by coordinate from exact probabilities, for units made for the seed."""
+    plan = planned(terms, value_bits=8, noise_multiplier=2.0)
+    event = plan.worst_event()
+    mu = noise_variance(event, Adversary.PARTICIPANTS)
+    claim = skellam_rdp(event.l2, event.l1, mu)
+    reach = math.ceil(14 * math.sqrt(mu))
+
+    @cache
+    def exact(shift: int, order: int) -> float:
+        one, two = shifted_pair(mu, shift, reach)
+        return max(renyi(one, two, order), renyi(two, one, order))
+
+    none, closest = np.zeros((0, PARAMETERS)), 0.0
+    for unit in aligned(plan, 1e12).values():
+        change = [abs(v) for v in moved(plan, none, unit, bytes(32)) if v]
+        for order in (2, 16):
+            bound = float(claim[order - 2])
+            found = sum(exact(shift, order) for shift in change)
+            assert found <= bound
+            closest = max(closest, found / bound)
+    # The claim is close: a unit that moved the sum by a tenth more would break it.
+    assert closest * 1.1**2 > 1.0
 
 
 # --- what comes out -----------------------------------------------------------------------------
