@@ -22,6 +22,7 @@ VERSION: Final = 1
 AGGREGATOR: Final = 0
 EVERYBODY: Final = MAX_U32
 CONTEXT_BYTES: Final = 32
+_FRONT_BYTES: Final = 1 + 1 + 4 + 4 + CONTEXT_BYTES + 4
 _LABEL: Final = b"fedmeta/secure-sum/v1/message\0"
 
 
@@ -37,6 +38,15 @@ class Step(IntEnum):
     HE_KEY = 32
     HE_INPUT = 33
     HE_OPEN = 34
+    THRESHOLD_COMMIT = 48
+    THRESHOLD_DEAL = 49
+    THRESHOLD_DEALING = 50
+    THRESHOLD_CHECK = 51
+    THRESHOLD_SIGN = 52
+    THRESHOLD_KEY = 53
+    THRESHOLD_INPUT = 54
+    THRESHOLD_OPEN = 55
+    THRESHOLD_PART = 56
 
     @property
     def label(self) -> str:
@@ -91,6 +101,11 @@ def unseal(message: bytes | memoryview, heading: Heading, roster: Roster) -> mem
         if not verify(roster.public_of(heading.sender), signature, _digest(body)):
             raise Malformed("signature does not verify")
         return payload
+
+
+def payload_of(message: bytes) -> bytes:
+    """The payload of a message that unseal has taken before."""
+    return message[_FRONT_BYTES:-SIGNATURE_BYTES]
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class HeAggregator(AggregatorAttempt):
         if self._opened is None:
             raise OutOfOrder("nothing was opened")
         self._over = True
-        return Done(self._terms.ring.decode(self._opened.total), self._survivors)
+        return Done(self._terms.ring.decode(self._opened.total), self._survivors, (self._officer,))
 
     def _forget(self) -> None:
         self._uploads = {}

@@ -8,7 +8,6 @@ answer, were it only that a sum cannot be decrypted, would tell about the key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -30,12 +29,12 @@ from crypto.he_messages import (
     OpenRequest,
     context_of_key,
     context_under,
-    decode_ciphertexts,
     encode_key,
 )
 from crypto.he_packing import from_coefficients
 from crypto.he_parameters import choose
 from crypto.he_seal import KeyPair, SecretKey, scheme_for
+from crypto.he_uploads import senders_of, sum_of
 from crypto.inbox import read_step
 from crypto.keys import Identity
 from crypto.protocol import IntentCheck, check_intent
@@ -123,13 +122,16 @@ class HeOfficer:
 
     def _open(self, payload: memoryview) -> bytes:
         request = OpenRequest.decode(payload)
-        senders = [_sender_of(upload) for upload in request.uploads]
-        if senders != sorted(set(senders)) or not set(senders) <= set(self._terms.cohort):
-            raise Malformed("the uploads are not from distinct clients of the cohort, in order")
-        if len(senders) < self._terms.quorum:
-            raise Malformed(f"{len(senders)} uploads; allowed: {self._terms.quorum} or more")
+        senders = senders_of(self._terms, request.uploads)
         check_intent(self._intent_check, request.evidence, request.intent, len(senders))
-        total = self._add(senders, request.uploads)
+        total = sum_of(
+            self._terms,
+            self._parameters,
+            request.uploads,
+            step=Step.HE_INPUT,
+            recipient=self._index,
+            context=self._context,
+        )
         keys, self._keys, self._due = self._keys, None, None
         if keys is None:
             raise OutOfOrder("there is no key")
@@ -137,28 +139,9 @@ class HeOfficer:
             found = self._decrypt(keys, total)
         finally:
             keys.erase()  # an exception, too, keeps what its frames hold
-        opened = Opened(request.intent, tuple(senders), found)
+        opened = Opened(request.intent, senders, found)
         heading = Heading(Step.HE_OPEN, self._index, AGGREGATOR, self._context)
         return seal(self._identity, heading, opened.encode(self._terms.ring))
-
-    def _add(self, senders: Sequence[int], uploads: Sequence[bytes | memoryview]) -> Words:
-        """Check every client's signature and bytes, and add, [ciphertexts, 2, data primes, N]."""
-        primes = np.array(self._parameters.data_primes, dtype=np.uint64)[:, None]
-        total: Words | None = None
-        for sender, upload in zip(senders, uploads, strict=True):
-            heading = Heading(Step.HE_INPUT, sender, self._index, self._context)
-            payload = unseal(upload, heading, self._terms.roster)
-            with refusing(sender, Step.HE_INPUT):
-                words = decode_ciphertexts(payload, self._parameters)
-            if total is None:
-                total = words
-            else:
-                total += words
-                # of x and x - q modulo 2^64 the smaller is x mod q, since x < 2q < 2^64
-                np.minimum(total, total - primes, out=total)
-        if total is None or not total[:, 1].reshape(len(total), -1).any(axis=1).all():
-            raise Malformed("transparent: the second polynomials add up to zero")
-        return total
 
     def _decrypt(self, keys: SecretKey, total: Words) -> NDArray[np.uint64]:
         """Ring residues of the sum, [length]."""
@@ -171,8 +154,3 @@ class HeOfficer:
         except Malformed as error:
             raise SumAborted(Step.HE_OPEN.label, str(error)) from None
         return terms.ring.encode(values)
-
-
-def _sender_of(upload: bytes | memoryview) -> int:
-    """The sender that an upload names; whether it is true is for its signature to show."""
-    return int.from_bytes(bytes(upload[2:6]), "little")

@@ -227,6 +227,25 @@ class KeyPair(SecretKey):
         self.public: Final = scheme.key_words(key)
 
 
+class Rounder:
+    """Reads a plaintext out of c0 + c1 s, whoever computed it: no key is needed for that.
+
+    To SEAL it is a ciphertext (x, 0), which decrypts to the same under every key.
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        self._scheme = scheme
+        secret = seal.KeyGenerator(scheme.context).secret_key()
+        self._decryptor = seal.Decryptor(scheme.context, secret)
+
+    def round(self, words: Words) -> Words:
+        """The coefficients [N] of the plaintext whose scaled form, with noise, is [primes, N]."""
+        found = seal.Plaintext()
+        pair = np.stack([words, np.zeros_like(words)])
+        self._decryptor.decrypt(self._scheme.ciphertext(pair), found)
+        return self._scheme.coefficients(found)
+
+
 @lru_cache(maxsize=4)
 def scheme_for(parameters: Parameters) -> Scheme:
     """The scheme of these parameters; it holds no secret and takes 20 ms to make."""
@@ -290,12 +309,6 @@ class Scratch:
 
     def _overwrite(self) -> None:
         os.pwrite(self._fd, bytes(os.fstat(self._fd).st_size), 0)
-
-    def wipe(self) -> None:
-        """Forget what the last object was: it may have held a secret."""
-        with self._lock:
-            os.pwrite(self._fd, bytes(os.fstat(self._fd).st_size), 0)
-            os.ftruncate(self._fd, 0)
 
     def _open(self) -> None:
         self._lock = threading.Lock()

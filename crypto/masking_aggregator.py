@@ -198,7 +198,7 @@ class MaskingAggregator(AggregatorAttempt):
         ring.reduce(self._total)
         self._answers = {}
         self._over = True
-        return Done(ring.decode(self._total), self._survivors)
+        return Done(ring.decode(self._total), self._survivors, ())
 
     def _recover(self, index: int, kind: Kind, order: list[int]) -> tuple[bytes, list[int]]:
         """The secret that the signed advert commits to, and who to ask first next time."""

@@ -97,7 +97,7 @@ class PlainAggregator(AggregatorAttempt):
         inbox = self._step_to_close()
         if self._authorised:
             self._over = True
-            return Done(self._terms.ring.decode(self._total), self._survivors)
+            return Done(self._terms.ring.decode(self._total), self._survivors, ())
         answered, needed = inbox.close(), self._terms.quorum
         if len(answered) < needed:
             raise self._abort(inbox.step, f"{len(answered)} clients answered, {needed} needed")

@@ -91,10 +91,13 @@ class Done:
     Attributes:
         total: centred integers, [length] int64: the exact sum of the contributors' vectors.
         contributors: clients whose vectors are in it, increasing.
+        unchecked: officers each of which could have changed the sum by itself without being
+            noticed, increasing; none where no officer opens it.
     """
 
     total: NDArray[np.int64]
     contributors: tuple[int, ...]
+    unchecked: tuple[int, ...]
 
 
 class SumClient(Protocol):

@@ -21,11 +21,13 @@ from crypto.protocol import (
     VectorSource,
 )
 from crypto.terms import Committee, Sharing, Terms
+from crypto.threshold import Threshold
 
 SECURE_SUMS: Final[dict[str, SecureSum]] = {
     "he": Homomorphic(),
     "masking": Masking(),
     "plain": Plain(),
+    "threshold": Threshold(),
 }
 
 __all__ = [

@@ -192,10 +192,14 @@ def test_what_was_answered_or_refused_before_stays_so(name: str) -> None:
     run.drive()
     for k, party in run.parties.items():
         again = (restored_officer if k in run.officers else restored_client)(run, k, party.save())
-        for sent in run.requests:
-            if k in sent:
-                with pytest.raises((OutOfOrder, MessageRefused)):
-                    again.step(sent[k])
+        for sent, answers in zip(run.requests, run.answers, strict=True):
+            if k not in sent:
+                continue
+            try:  # a committee's member repeats itself to the byte, so that losses can be survived
+                assert again.step(sent[k]) == answers[k]
+                assert k in run.officers
+            except (OutOfOrder, MessageRefused):
+                continue
     aggregator = restored_aggregator(run, run.aggregator.save())
     for call in (
         aggregator.begin,

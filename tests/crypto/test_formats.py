@@ -22,7 +22,15 @@ from crypto.masking_messages import (
 )
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS
-from tests.crypto.harness import Run, another, identity, make_terms, make_vectors, roster
+from tests.crypto.harness import (
+    Run,
+    another,
+    identity,
+    make_terms,
+    make_vectors,
+    roster,
+    terms_for,
+)
 
 CONTEXT = bytes(range(32))
 HEADING = Heading(Step.SHARE, 1, 2, CONTEXT)
@@ -277,7 +285,7 @@ def test_bad_officers_are_refused(officers: tuple[Member, ...], match: str) -> N
 
 def test_vectors_of_another_shape_are_refused_by_their_own_client() -> None:
     for name in SECURE_SUMS:
-        terms = make_terms(3)
+        terms = terms_for(name, 3)
         run = Run(name, terms, {**make_vectors(terms), 1: np.zeros(4, dtype=np.int64)})
         with pytest.raises(RingRefused, match=r"allowed: \(5,\)"):
             run.drive()

@@ -30,6 +30,7 @@ from tests.crypto.harness import (
     make_vectors,
     payload_of,
     resign,
+    terms_for,
     total,
 )
 
@@ -60,7 +61,7 @@ def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
 @settings(max_examples=60)
 @given(data=st.data())
 def test_random_bytes_to_anyone_at_any_step(name: str, data: st.DataObject) -> None:
-    terms = make_terms(3)
+    terms = terms_for(name, 3)
     vectors = make_vectors(terms)
     run = Run(name, terms, vectors)
     step = data.draw(st.integers(0, STEPS[name] - 1))

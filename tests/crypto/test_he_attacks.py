@@ -12,7 +12,7 @@ import pytest
 import tenseal.sealapi as seal
 import zstandard
 
-import crypto.he_officer
+import crypto.he_uploads
 from crypto.envelope import EVERYBODY, Heading, Step
 from crypto.envelope import seal as sign
 from crypto.errors import CryptoError, Malformed, MessageRefused, OutOfOrder, SumAborted
@@ -81,7 +81,7 @@ def test_an_aggregator_that_adds_itself_would_choose_what_is_opened(
     with pytest.raises(MessageRefused, match="signature"):
         officer_of(run).step(resign(request, OpenRequest(INTENT, EVIDENCE, renamed).encode()))
     monkeypatch.setattr(
-        crypto.he_officer, "unseal", lambda message, heading, roster: memoryview(message)[46:-64]
+        crypto.he_uploads, "unseal", lambda message, heading, roster: memoryview(message)[46:-64]
     )
     answer = officer_of(run).step(resign(request, OpenRequest(INTENT, EVIDENCE, renamed).encode()))
     opened = Opened.decode(memoryview(payload_of(answer)), run.terms.ring, run.terms.length)

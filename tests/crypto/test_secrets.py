@@ -27,6 +27,7 @@ from tests.crypto.harness import (
     payload_of,
     resign,
     seeded,
+    terms_for,
 )
 
 MARK = 1_234_567_891_011
@@ -56,7 +57,7 @@ def shows(text: str, secrets: list[bytes]) -> list[str]:
 
 def recorded_run(name: str) -> tuple[Run, Recorder]:
     recorder = Recorder()
-    terms = make_terms(5, bits=50)
+    terms = terms_for(name, 5, bits=50)
     vectors = {k: np.full(terms.length, MARK + k, dtype=np.int64) for k in terms.cohort}
     run = Run(name, terms, vectors)
     for k in terms.cohort:

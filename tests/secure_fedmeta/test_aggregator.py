@@ -165,7 +165,7 @@ def test_nothing_is_released_without_an_intent(tmp_path: Path) -> None:
     exchange = federation.aggregator.open_round(2, 1)
     before = federation.aggregator.model
     with pytest.raises(SumAborted, match="without a logged intent"):
-        federation.aggregator.release(exchange, Done(done.total, done.contributors))
+        federation.aggregator.release(exchange, Done(done.total, done.contributors, ()))
     assert federation.aggregator.model.equal(before)
     assert federation.log.size == 4
 
