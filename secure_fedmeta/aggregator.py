@@ -194,7 +194,9 @@ class Aggregator:
     def open_round(self, round_index: int, attempt: int) -> Exchange:
         """Start an attempt; nothing is charged and nothing is released yet."""
         model = self.model
-        terms = self._setting.terms(round_index=round_index, attempt=attempt, model=model)
+        terms = self._setting.terms(
+            round_index=round_index, attempt=attempt, model_digest=self._setting.model_digest(model)
+        )
         machine = self._setting.protocol.aggregator(terms, identity=self._identity)
         self._reservation = None
         return Exchange(round_index, attempt, to_wire(model), machine)

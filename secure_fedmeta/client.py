@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from crypto.errors import MessageRefused
 from crypto.keys import Identity
-from crypto.secure_sum import SumClient, Terms
+from crypto.secure_sum import SumClient, Terms, VectorSource
 from privacy.rng import SecureRandom
-from secure_fedmeta.party import Party
+from secure_fedmeta.party import Handout, Party
 from secure_fedmeta.setting import Setting
+from secure_fedmeta.vault import Vault
 
 
 class Work(Protocol):
@@ -44,6 +45,7 @@ class Client(Party):
         work: computes its outer vectors.
         noise: its source of noise.
         rand: its source of keys and seeds.
+        vault: see Party.
     """
 
     def __init__(
@@ -55,32 +57,45 @@ class Client(Party):
         work: Work,
         noise: SecureRandom,
         rand: Callable[[int], bytes],
+        vault: Vault | None = None,
     ) -> None:
-        super().__init__(setting, index=index)
+        super().__init__(setting, index=index, vault=vault)
         self._identity = identity
         self._work = work
         self._noise = noise
         self._rand = rand
-        self._contributions = 0
 
-    def _machine_for(self, terms: Terms, model: torch.Tensor) -> SumClient:
-        plan = self._setting.plan
-        if self._contributions >= plan.rounds:
-            raise MessageRefused(
-                None, "round-open", f"contributed to all of the {plan.rounds} planned rounds"
-            )
-
+    def _vector(self, terms: Terms, model: Handout) -> VectorSource:
         def protected_sum() -> NDArray[np.int64]:
             self._contributions += 1
             name = self._setting.roster.members[self._index - 1].name
-            units = self._work.outer_vectors(name, model, round_index=terms.round)
-            return plan.encode(units, self._noise, round_index=terms.round)
+            units = self._work.outer_vectors(name, model.take(), round_index=terms.round)
+            return self._setting.plan.encode(units, self._noise, round_index=terms.round)
 
+        return protected_sum
+
+    def _machine_for(self, terms: Terms, model: Handout) -> SumClient:
+        planned = self._setting.plan.rounds
+        if self._contributions >= planned:
+            raise MessageRefused(
+                None, "round-open", f"contributed to all of the {planned} planned rounds"
+            )
         return self._setting.protocol.client(
             terms,
             index=self._index,
             identity=self._identity,
-            vector=protected_sum,
+            vector=self._vector(terms, model),
             rand=self._rand,
             intent_check=self._watch.check(terms),
+        )
+
+    def _restored(self, terms: Terms, model: Handout, state: bytes) -> SumClient:
+        return self._setting.protocol.restore_client(
+            terms,
+            index=self._index,
+            identity=self._identity,
+            vector=self._vector(terms, model),
+            rand=self._rand,
+            intent_check=self._watch.check(terms),
+            state=state,
         )

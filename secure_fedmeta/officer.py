@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from crypto.keys import Identity
 from crypto.secure_sum import SumOfficer, Terms
-from secure_fedmeta.party import Party
+from secure_fedmeta.party import Handout, Party
 from secure_fedmeta.setting import Setting
+from secure_fedmeta.vault import Vault
 
 
 class Officer(Party):
@@ -24,6 +23,7 @@ class Officer(Party):
         index: its place in the roster, after the members.
         identity: its signing key.
         rand: its source of keys and seeds.
+        vault: see Party.
     """
 
     def __init__(
@@ -33,17 +33,28 @@ class Officer(Party):
         index: int,
         identity: Identity,
         rand: Callable[[int], bytes],
+        vault: Vault | None = None,
     ) -> None:
-        super().__init__(setting, index=index)
+        super().__init__(setting, index=index, vault=vault)
         self._identity = identity
         self._rand = rand
 
-    def _machine_for(self, terms: Terms, model: torch.Tensor) -> SumOfficer:
-        del model
+    def _machine_for(self, terms: Terms, model: Handout) -> SumOfficer:
+        model.take()  # an officer computes nothing at it
         return self._setting.protocol.officer(
             terms,
             index=self._index,
             identity=self._identity,
             rand=self._rand,
             intent_check=self._watch.check(terms),
+        )
+
+    def _restored(self, terms: Terms, model: Handout, state: bytes) -> SumOfficer:
+        return self._setting.protocol.restore_officer(
+            terms,
+            index=self._index,
+            identity=self._identity,
+            rand=self._rand,
+            intent_check=self._watch.check(terms),
+            state=state,
         )

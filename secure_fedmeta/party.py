@@ -2,23 +2,36 @@
 
 Nothing that protects a party is read from a message: the terms of an attempt come from the
 party's own setting, its round and its model from an envelope that the aggregator's signature
-inside has to match.
+inside has to match. That signature is checked before anything is made for an attempt.
+
+With a vault a party outlives its process. What it needs to go on, and the answer itself, are
+durable before the answer is handed to the transport. After a restart the same message gets the
+stored answer, byte for byte, never a new one: two answers to one step, with fresh noise under the
+same masks, would give away the difference. A step that was not answered goes on. An attempt that
+does not fit the party's setting any more is over; its round and attempt stay spent.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import threading
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from crypto.codec import MAX_U32
-from crypto.errors import MessageRefused
+from crypto.errors import CryptoError, MessageRefused, OutOfOrder, StateRefused
 from crypto.secure_sum import Terms
 from secure_fedmeta.intent import LogWatch
-from secure_fedmeta.messages import RoundOpen, decode, from_wire
+from secure_fedmeta.messages import RoundOpen, SumStep, decode, from_wire, to_wire
+from secure_fedmeta.party_state import PartyState
 from secure_fedmeta.setting import Setting
+from secure_fedmeta.vault import Vault
+
+_log = logging.getLogger(__name__)
 
 
 class Machine(Protocol):
@@ -28,6 +41,45 @@ class Machine(Protocol):
         """Answer the aggregator's message."""
         ...
 
+    def save(self) -> bytes:
+        """Everything needed to go on, with its secrets in clear."""
+        ...
+
+
+class Handout:
+    """The model of one attempt, until the vector at it was computed.
+
+    Args:
+        model: parameters `[d]`; None once they were taken.
+    """
+
+    def __init__(self, model: torch.Tensor | None) -> None:
+        self._model = model
+
+    def take(self) -> torch.Tensor:
+        """The model, once.
+
+        Raises:
+            StateRefused: it was taken before.
+        """
+        if self._model is None:
+            raise StateRefused("the model of this attempt was used already")
+        model, self._model = self._model, None
+        return model
+
+    def wire(self) -> bytes:
+        """The model as on the wire; empty once it was taken."""
+        return b"" if self._model is None else to_wire(self._model)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The open attempt: the digest of its model, the model, and this party's side of the sum."""
+
+    model_digest: bytes
+    model: Handout
+    machine: Machine
+
 
 class Party(ABC):
     """A client or an officer of the roster.
@@ -35,15 +87,28 @@ class Party(ABC):
     Args:
         setting: the run's public facts, as this party read them.
         index: its place in the roster, from 1.
+        vault: where its state outlives the process. None: the party ends with the process, and a
+            message that was answered is refused when it comes again.
+
+    Raises:
+        StateError: the vault cannot be read.
+        StateRefused: what is in it is not this party's state in this run.
     """
 
-    def __init__(self, setting: Setting, *, index: int) -> None:
+    def __init__(self, setting: Setting, *, index: int, vault: Vault | None) -> None:
         self._setting = setting
         self._index = index
+        self._vault = vault
         self._watch = LogWatch(setting)
         self._last = (0, 0)
-        self._machine: Machine | None = None
+        self._contributions = 0
+        self._attempt: Attempt | None = None
+        self._asked = self._reply = b""
+        self._waiting: PartyState | None = None
         self._turn = threading.Lock()
+        kept = b"" if vault is None else vault.get()
+        if kept:
+            self._take_up(PartyState.decode(kept, setting.run, index))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(index={self._index}, last={self._last})"
@@ -56,34 +121,110 @@ class Party(ABC):
 
         Raises:
             MessageRefused: malformed, of another round or attempt, or refused by the secure sum.
+            StateError: the answer could not be made durable, and is not given.
         """
         with self._turn:
             return self._answer(message)
 
     def _answer(self, message: bytes) -> bytes:
+        asked = b"" if self._vault is None else hashlib.sha256(message).digest()
+        if asked and asked == self._asked:
+            return self._reply
         envelope = decode(message)
-        moment = (envelope.round, envelope.attempt)
         if envelope.round > MAX_U32:
             raise MessageRefused(
                 None, "envelope", f"round {envelope.round}; allowed: up to {MAX_U32}"
             )
-        if isinstance(envelope, RoundOpen):
-            if moment <= self._last:
-                raise MessageRefused(
-                    None, "round-open", f"{moment} is not after {self._last}: never answered twice"
-                )
-            model = from_wire(envelope.model, self._setting.plan.parameters)
-            terms = self._setting.terms(
-                round_index=envelope.round, attempt=envelope.attempt, model=model
+        if self._waiting is not None:
+            self._attempt, self._waiting = self._resumed(self._waiting), None
+        reply = self._open(envelope) if isinstance(envelope, RoundOpen) else self._go_on(envelope)
+        self._keep(asked, reply)
+        return reply
+
+    def _open(self, envelope: RoundOpen) -> bytes:
+        moment = (envelope.round, envelope.attempt)
+        if moment <= self._last:
+            raise MessageRefused(
+                None, "round-open", f"{moment} is not after {self._last}: never answered twice"
             )
-            machine = self._machine_for(terms, model)
-            reply = machine.step(envelope.body)  # refused unless the aggregator signed this moment
-            self._last, self._machine = moment, machine
-            return reply
-        if self._machine is None or moment != self._last:
+        model = from_wire(envelope.model, self._setting.plan.parameters)
+        digest = self._setting.model_digest(model)
+        terms = self._setting.terms(
+            round_index=envelope.round, attempt=envelope.attempt, model_digest=digest
+        )
+        self._setting.protocol.check_invitation(terms, index=self._index, message=envelope.body)
+        handout = Handout(model)
+        machine = self._machine_for(terms, handout)
+        reply = self._step(moment, machine, envelope.body)
+        self._last, self._attempt = moment, Attempt(digest, handout, machine)
+        return reply
+
+    def _go_on(self, envelope: SumStep) -> bytes:
+        moment = (envelope.round, envelope.attempt)
+        if self._attempt is None or moment != self._last:
             raise MessageRefused(None, "sum-step", f"{moment} is not the open attempt {self._last}")
-        return self._machine.step(envelope.body)
+        return self._step(moment, self._attempt.machine, envelope.body)
+
+    def _step(self, moment: tuple[int, int], machine: Machine, body: bytes) -> bytes:
+        """The machine's answer; whatever else it ends with, but a refusal, ends the attempt.
+
+        A restart must not bring back what is over: a key that was used up, a vector that was asked
+        for.
+        """
+        try:
+            return machine.step(body)
+        except (MessageRefused, OutOfOrder):
+            raise
+        except Exception:
+            self._last, self._attempt = moment, None
+            self._keep(b"", b"")
+            raise
+
+    def _keep(self, asked: bytes, reply: bytes) -> None:
+        """Make state and answer durable; only then may the answer be given, now or again."""
+        if self._vault is None:
+            return
+        attempt = self._attempt
+        state = PartyState(
+            last=self._last,
+            contributions=self._contributions,
+            seen=self._watch.seen or b"",
+            asked=asked,
+            reply=reply,
+            model_digest=b"" if attempt is None else attempt.model_digest,
+            model=b"" if attempt is None else attempt.model.wire(),
+            machine=b"" if attempt is None else attempt.machine.save(),
+        )
+        self._asked = self._reply = b""
+        self._vault.put(state.encode(self._setting.run, self._index))
+        self._asked, self._reply = asked, reply
+
+    def _take_up(self, state: PartyState) -> None:
+        self._last, self._contributions = state.last, state.contributions
+        self._watch.seen = state.seen or None
+        self._asked, self._reply = state.asked, state.reply
+        self._waiting = state if state.machine else None
+
+    def _resumed(self, state: PartyState) -> Attempt | None:
+        """The attempt that was open, or None where it does not fit this party's setting."""
+        try:
+            model = None
+            if state.model:
+                model = from_wire(state.model, self._setting.plan.parameters)
+            terms = self._setting.terms(
+                round_index=state.last[0], attempt=state.last[1], model_digest=state.model_digest
+            )
+            handout = Handout(model)
+            machine = self._restored(terms, handout, state.machine)
+        except CryptoError as error:
+            _log.warning("event=attempt-given-up party=%d error=%s", self._index, error)
+            return None
+        return Attempt(state.model_digest, handout, machine)
 
     @abstractmethod
-    def _machine_for(self, terms: Terms, model: torch.Tensor) -> Machine:
+    def _machine_for(self, terms: Terms, model: Handout) -> Machine:
         """This party's side of an attempt under these terms at this model."""
+
+    @abstractmethod
+    def _restored(self, terms: Terms, model: Handout, state: bytes) -> Machine:
+        """This party's side of an attempt that a former process began."""

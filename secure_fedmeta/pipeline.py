@@ -223,7 +223,8 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: 
         for index, name in enumerate(parts.training, start=1)
     }
     try:
-        parts.protocol.check(setting.terms(round_index=1, attempt=1, model=parts.initial()))
+        digest = setting.model_digest(parts.initial())
+        parts.protocol.check(setting.terms(round_index=1, attempt=1, model_digest=digest))
     except TermsRefused as error:
         raise ConfigError(str(error), key="secure_sum") from error
     officers = {

@@ -46,7 +46,7 @@ class Setting:
         """Indices of the clients of every round: at sampling rate 1 everybody takes part."""
         return tuple(range(1, len(self.roster.members) + 1))
 
-    def terms(self, *, round_index: int, attempt: int, model: torch.Tensor) -> Terms:
+    def terms(self, *, round_index: int, attempt: int, model_digest: bytes) -> Terms:
         """The terms of one attempt at one round, for this party's own secure-sum machine."""
         return Terms(
             run=self.run,
@@ -54,7 +54,7 @@ class Setting:
             attempt=attempt,
             config_digest=self.config_digest,
             plan_digest=self.plan.digest(),
-            model_digest=self.model_digest(model),
+            model_digest=model_digest,
             roster=self.roster,
             cohort=self.cohort,
             ring=self.ring,

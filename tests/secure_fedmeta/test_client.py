@@ -82,7 +82,9 @@ def test_a_forged_opening_does_not_lock_a_client_out(federation: Federation, ind
     setting = federation.parties.setting
     roster = replace(setting.roster, aggregator=stranger.public)
     terms = replace(setting, roster=roster).terms(
-        round_index=min(index, 2**32 - 1), attempt=1, model=federation.parts.initial()
+        round_index=min(index, 2**32 - 1),
+        attempt=1,
+        model_digest=setting.model_digest(federation.parts.initial()),
     )
     signed = federation.spy.inner.aggregator(terms, identity=stranger).begin().messages[1]
     for body in (envelope.body, signed, b"\0"):
@@ -170,8 +172,8 @@ def test_terms_never_come_from_the_aggregator(tmp_path: Path, protocol: str, cha
     """An aggregator that signs with other thresholds, noise or config gets no answer."""
     federation = Federation(tmp_path, {**OPEN[protocol], "privacy.min_survivors": 4})
     setting = foreign(federation.parties.setting, change)
-    model = federation.parts.initial()
-    terms = setting.terms(round_index=1, attempt=1, model=model)
+    digest = setting.model_digest(federation.parts.initial())
+    terms = setting.terms(round_index=1, attempt=1, model_digest=digest)
     machine = federation.spy.inner.aggregator(terms, identity=federation.parties.aggregator)
     real = opened(opening(federation, 1)[1])
     message = encode(replace(real, body=machine.begin().messages[1]))

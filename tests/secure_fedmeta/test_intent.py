@@ -44,9 +44,8 @@ class Logged:
 
     def terms(self, round_index: int = 1) -> Terms:
         setting = self.federation.parties.setting
-        return setting.terms(
-            round_index=round_index, attempt=1, model=self.federation.parts.initial()
-        )
+        digest = setting.model_digest(self.federation.parts.initial())
+        return setting.terms(round_index=round_index, attempt=1, model_digest=digest)
 
     def watch(self) -> LogWatch:
         return LogWatch(self.federation.parties.setting)
