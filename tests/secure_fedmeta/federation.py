@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from audit.log import AuditLog
 from audit.note import LogSigner
-from crypto.keys import Identity, Rand
+from crypto.keys import Identity
 from crypto.secure_sum import (
     SECURE_SUMS,
     Done,
-    IntentCheck,
     Outgoing,
     Ready,
     SecureSum,
@@ -112,29 +111,24 @@ class SpySum:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: Callable[[], Vector],
-        rand: Rand,
-        intent_check: IntentCheck,
+    def client(self, terms: Terms, *, vector: Callable[[], Vector], **named: Any) -> SumClient:
+        return self.inner.client(terms, vector=self._remembered(terms, vector, named), **named)
+
+    def restore_client(
+        self, terms: Terms, *, vector: Callable[[], Vector], **named: Any
     ) -> SumClient:
+        remembered = self._remembered(terms, vector, named)
+        return self.inner.restore_client(terms, vector=remembered, **named)
+
+    def _remembered(
+        self, terms: Terms, vector: Callable[[], Vector], named: Mapping[str, Any]
+    ) -> Callable[[], Vector]:
         def remembered() -> Vector:
             found = vector()
-            self.vectors[terms.round, terms.attempt, index] = found.copy()
+            self.vectors[terms.round, terms.attempt, named["index"]] = found.copy()
             return found
 
-        return self.inner.client(
-            terms,
-            index=index,
-            identity=identity,
-            vector=remembered,
-            rand=rand,
-            intent_check=intent_check,
-        )
+        return remembered
 
     def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
         return _SpyAggregator(self, terms, self.inner.aggregator(terms, identity=identity))

@@ -119,7 +119,7 @@ def test_reprs_redact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (parties,) = held
     shown = [repr(parties), repr(parties.aggregator)]
     for client in parties.clients.values():
-        shown += [repr(client), repr(client._machine), repr(client._noise), repr(client._identity)]
+        shown += [repr(client), repr(client._attempt), repr(client._noise), repr(client._identity)]
     secrets = [s for values in Remembering.drawn.values() for s in values]
     for text in shown:
         for secret in secrets:
