@@ -229,7 +229,8 @@ class Training:
 
     def _upload_bytes(self) -> int:
         """Bytes of one client's protected vector; every round has as many."""
-        terms = self._setting.terms(round_index=1, attempt=1, model=self._parts.initial())
+        digest = self._setting.model_digest(self._parts.initial())
+        terms = self._setting.terms(round_index=1, attempt=1, model_digest=digest)
         return self._parts.protocol.upload_bytes(terms)
 
     def _stop_for_budget(self, index: int) -> None:
