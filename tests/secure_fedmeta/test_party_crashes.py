@@ -1,4 +1,4 @@
-"""Parties whose processes end anywhere: on a vault in memory, on disks that lose writes, on files."""
+"""Parties whose processes end anywhere: with vaults in memory, on failing disks, on files."""
 
 from __future__ import annotations
 
