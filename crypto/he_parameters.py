@@ -24,6 +24,7 @@ DEGREE: Final = 4096
 MAX_PLAIN_BITS: Final = 59  # SEAL holds a plaintext modulus in 60 bits, 2^59 is the largest power
 MAX_PRIME_BITS: Final = 60
 FAILURE_LOG2: Final = -128
+REFUSAL_LOG2: Final = -40
 _SPECIAL_BITS: Final = {1: 49, 2: 36}
 _DATA_BITS: Final = {1: 60, 2: 73}  # with the special prime 109 bits in all
 _NOISE_PER_CIPHERTEXT: Final = 1.0 + 2.0**-17
@@ -92,15 +93,16 @@ def choose(terms: Terms) -> Parameters:
 def parameters_for(lane: int, clients: int, length: int) -> Parameters:
     """Parameters for sums of `clients` vectors of `length` values, each sum in `lane` bits.
 
-    Taken is the largest number of lanes for which a ciphertext modulus q > 2 t B exists within
-    128-bit security (B: noise_bound): a value takes about (lane + log2(2 B) / lanes) / 4 bytes.
+    Taken is the largest number of lanes for which a large enough ciphertext modulus q exists within
+    128-bit security (see least_quotient): a value takes about (lane + log2(q / t) / lanes) / 4
+    bytes.
 
     Raises:
         TermsRefused: no exact set exists.
     """
     for lanes in range(MAX_PLAIN_BITS // lane, 0, -1):
         ciphertexts = -(-length // (DEGREE * lanes))
-        needed = noise_bound(clients, ciphertexts) * 2 * _MARGIN
+        needed = least_quotient(clients, ciphertexts)
         for bits in range(lane * lanes + 1, _DATA_BITS[2] + 1):
             data, special = primes_of(bits)
             # t is a power of two, so that this product of floats is exact
@@ -114,8 +116,20 @@ def parameters_for(lane: int, clients: int, length: int) -> Parameters:
     )
 
 
-def noise_bound(clients: int, ciphertexts: int) -> float:
-    """B such that no coefficient of the noise in a sum exceeds B, except with probability 2^-128.
+def least_quotient(clients: int, ciphertexts: int) -> float:
+    """What q/t must exceed: 2 B at 2^-128, for exactness, and 4 B at 2^-40, for the officer's test.
+
+    SEAL tells the noise in whole bits, and the officer refuses a sum in which it may be half of
+    q / (2t) or more (B: noise_bound). So honest noise never gives a wrong sum, and ends an attempt
+    with probability at most 2^-40.
+    """
+    exact = 2 * noise_bound(clients, ciphertexts, failure_log2=FAILURE_LOG2)
+    accepted = 4 * noise_bound(clients, ciphertexts, failure_log2=REFUSAL_LOG2)
+    return max(exact, accepted) * _MARGIN
+
+
+def noise_bound(clients: int, ciphertexts: int, *, failure_log2: int) -> float:
+    """B such that no noise in a sum exceeds B, except with probability 2^failure_log2.
 
     The sum of n fresh public-key encryptions decrypts to (q/t) M + E, and exactly to M mod t when
     |E| < q / (2t). SEAL encrypts zero modulo q*p, c0 + c1 s = v with |v| <= 21 (2N + 1) (ternary
@@ -134,14 +148,10 @@ def noise_bound(clients: int, ciphertexts: int) -> float:
         P(|coefficient| >= a) <= 2 exp(-6 a^2 / (n h)),
 
     and by Hoeffding P(h > 2N/3 + x) <= exp(-2 x^2 / N). Each of the two, the first over all
-    coefficients of all ciphertexts, is given 2^-129. For 10, 32, 100 and 1000 clients the bound
-    asks for log2 q - log2 t = 11, 12, 13 and 15.
-
-    SEAL tells the noise in whole bits, and the officer refuses what may be half of q / (2t) or
-    more. So honest noise can end an attempt, with probability at most 2^-26 for ten million
-    values; it never gives a wrong sum.
+    coefficients of all ciphertexts, is given half of the probability. For 10, 32, 100 and 1000
+    clients the bound at 2^-128 asks for log2 q - log2 t = 11, 12, 13 and 15.
     """
-    share = (1 - FAILURE_LOG2) * math.log(2)
+    share = (1 - failure_log2) * math.log(2)
     weight = min(float(DEGREE), 2 * DEGREE / 3 + math.sqrt(DEGREE * share / 2))
     exponent = share + math.log(2 * DEGREE * ciphertexts)
     return clients * _NOISE_PER_CIPHERTEXT + math.sqrt(clients * weight * exponent / 6)
@@ -195,5 +205,4 @@ def is_prime(candidate: int) -> bool:
 
 
 def _least_bits(lane: int, clients: int, length: int) -> int:
-    needed = noise_bound(clients, -(-length // DEGREE)) * 2 * _MARGIN
-    return lane + math.ceil(math.log2(needed))
+    return lane + math.ceil(math.log2(least_quotient(clients, -(-length // DEGREE))))

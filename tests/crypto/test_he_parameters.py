@@ -14,6 +14,8 @@ from crypto.errors import Malformed, TermsRefused
 from crypto.he_packing import from_coefficients, to_coefficients
 from crypto.he_parameters import (
     DEGREE,
+    FAILURE_LOG2,
+    REFUSAL_LOG2,
     Parameters,
     choose,
     is_prime,
@@ -59,7 +61,8 @@ def test_no_set_takes_more_bytes_than_the_table(
 
 @pytest.mark.parametrize(("clients", "overhead"), [(10, 11), (32, 12), (100, 13), (1000, 15)])
 def test_the_bound_asks_for_what_was_measured_to_suffice(clients: int, overhead: int) -> None:
-    assert math.ceil(math.log2(2 * noise_bound(clients, 123))) == overhead
+    needed = 2 * noise_bound(clients, 123, failure_log2=FAILURE_LOG2)
+    assert math.ceil(math.log2(needed)) == overhead
 
 
 @given(lane=st.integers(2, 59), clients=st.integers(3, 2000), length=st.integers(1, 2_000_000))
@@ -70,7 +73,9 @@ def test_every_chosen_set_is_exact_and_secure(lane: int, clients: int, length: i
         assert lane > 57
         return
     q = math.prod(chosen.data_primes)
-    assert q > 2 * noise_bound(clients, chosen.ciphertexts) * 2**chosen.plain_bits
+    for factor, failure_log2 in ((2, FAILURE_LOG2), (4, REFUSAL_LOG2)):
+        bound = noise_bound(clients, chosen.ciphertexts, failure_log2=failure_log2)
+        assert q > factor * bound * 2**chosen.plain_bits
     assert math.prod(chosen.key_primes).bit_length() <= 109
     assert chosen.plain_bits <= 59
     assert chosen.ciphertexts * chosen.values >= length
@@ -161,5 +166,5 @@ def test_noise_of_a_sum_stays_below_its_bound(lane: int, clients: int) -> None:
     found = from_coefficients(coefficients[None], chosen, DEGREE)
     np.testing.assert_array_equal(found, vector * clients)
     largest = math.log2(math.prod(chosen.data_primes)) - chosen.plain_bits - 1 - budget
-    assert largest - 1 <= math.log2(noise_bound(clients, 1))
+    assert largest - 1 <= math.log2(noise_bound(clients, 1, failure_log2=FAILURE_LOG2))
     assert 1 <= budget <= 6
