@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from privacy.accountant import CLAIM, Adversary, AdversarySpend, spend_with_reference
+from privacy.compression import Kind
 from privacy.events import Event
 from privacy.plan import PrivacyPlan
 from privacy.unit import PLAIN_WORDS
@@ -96,11 +97,27 @@ def budget_report(
 
 def _mechanism(plan: PrivacyPlan) -> str:
     return (
-        f"each unit's vector is clipped to L2 norm {plan.clip:g}, rounded to integers and clipped "
-        f"again to {plan.l2} steps; each client adds Skellam noise of variance "
-        f"{plan.share_variance:.6g} steps^2 to its sum; the opened sum is divided by the public "
-        f"constant {plan.expected_units}"
+        f"each unit's vector is clipped to L2 norm {plan.clip:g},{_map(plan)} rounded to integers "
+        f"of at most {plan.cap} steps per coordinate and clipped again to {plan.l2} steps; each "
+        f"client adds Skellam noise of variance {plan.share_variance:.6g} steps^2 to its sum; the "
+        f"opened sum is divided by the public constant {plan.expected_units}"
     )
+
+
+def _map(plan: PrivacyPlan) -> str:
+    """The public linear map in words, for the place after the first clip."""
+    words = " rotated by public random signs and transforms," if plan.compression.rotate else ""
+    if plan.compression.kind is Kind.SUBSET:
+        words += (
+            f" reduced to {plan.dimension} of {plan.parameters} coordinates, which a public seed "
+            "draws anew in each round,"
+        )
+    elif plan.compression.kind is Kind.LOW_RANK:
+        words += (
+            f" reduced to {plan.dimension} of {plan.parameters} coordinates, the same in all "
+            "rounds,"
+        )
+    return words
 
 
 def _adversary(

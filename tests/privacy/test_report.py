@@ -5,6 +5,7 @@ import json
 import pytest
 
 from privacy.accountant import Adversary, spend
+from privacy.compression import Compression, Kind
 from privacy.events import NonPrivate
 from privacy.report import ADVERSARY_WORDS, UNPROTECTED, budget_report
 from privacy.unit import PLAIN_WORDS, RELATION_OF, Relation, Unit
@@ -31,6 +32,29 @@ def test_the_report_is_json_and_agrees_with_the_accountant() -> None:
     assert report["plan_digest"] == PLAN.digest().hex()
     assert report["sensitivity"]["l2_steps"] == PLAN.l2
     assert (report["relation"], report["unit_in_words"]) == ("add_remove", PLAIN_WORDS[Unit.TASK])
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        (Compression(), "L2 norm 1, rounded to integers of at most 4097 steps"),
+        (
+            Compression(rotate=True),
+            "norm 1, rotated by public random signs and transforms, rounded",
+        ),
+        (
+            Compression(kind=Kind.SUBSET, keep=0.5),
+            "to 32 of 64 coordinates, which a public seed draws anew in each round, rounded",
+        ),
+        (
+            Compression(kind=Kind.LOW_RANK, rotate=True, keep=0.25),
+            "transforms, reduced to 16 of 64 coordinates, the same in all rounds, rounded",
+        ),
+    ],
+)
+def test_the_mechanism_names_the_public_map(terms: Compression, said: str) -> None:
+    plan = with_noise(parameters=64, compression=terms)
+    assert said in budget_report(plan, [plan.worst_event()], grant=None)["mechanism"]
 
 
 def test_record_and_person_are_said_beside_the_claim() -> None:

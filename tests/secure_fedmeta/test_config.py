@@ -205,6 +205,27 @@ def test_settings_that_contradict_each_other(changes: dict[str, object], reason:
     assert reason in error.reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "key", "reason"),
+    [
+        ({"keep": 0.5}, "compression", "without a kind: set kind to 'subset' or 'low-rank'"),
+        ({"kind": "subset"}, "compression", "needs the fraction of coordinates to keep"),
+        ({"kind": "low-rank", "keep": 0.5}, "compression", "set rotate = true"),
+        ({"kind": "subset", "keep": 0.0}, "compression.keep", "greater than 0"),
+        ({"kind": "subset", "keep": 1.0}, "compression.keep", "less than 1"),
+        ({"kind": "sparse", "keep": 0.5}, "compression.kind", "'subset' or 'low-rank'"),
+        ({"value_bits": 7}, "compression.value_bits", "greater than or equal to 8"),
+        ({"value_bits": 21}, "compression.value_bits", "less than or equal to 20"),
+    ],
+)
+def test_compression_that_contradicts_itself(
+    changes: dict[str, object], key: str, reason: str
+) -> None:
+    error = refusal(settings({f"compression.{name}": value for name, value in changes.items()}))
+    assert error.key == key
+    assert reason in error.reason
+
+
 def test_the_noise_may_be_given_instead_of_epsilon(tmp_path: Path) -> None:
     tree = settings({"privacy.epsilon": None, "privacy.noise_multiplier": 2.0})
     assert load_config(write(tmp_path, tree)).privacy.noise_multiplier == 2.0
