@@ -244,8 +244,8 @@ def aligned(plan: PrivacyPlan, size: float) -> dict[str, NDArray[Any]]:
 def test_a_unit_made_for_the_seed_comes_to_the_edge_and_not_beyond(
     terms: Compression, bits: int | None
 ) -> None:
-    plan = planned(terms, value_bits=bits)
-    none = np.zeros((0, PARAMETERS))
+    plan = with_noise(parameters=400, compression=terms, value_bits=bits)
+    none = np.zeros((0, 400))
     reached = []
     for size in (1.0, 1e12, 1e300):
         for unit in aligned(plan, size).values():
