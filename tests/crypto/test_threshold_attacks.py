@@ -1,0 +1,570 @@
+"""Attacks on the threshold sum: each fails, and succeeds against a build without its defence."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import crypto.threshold_aggregator
+import crypto.threshold_client
+import crypto.threshold_keygen
+import crypto.threshold_member
+from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal
+from crypto.errors import Malformed, MessageRefused, SumAborted, TermsRefused
+from crypto.he_messages import OpenRequest, decode_ciphertexts, encode_ciphertexts
+from crypto.he_packing import from_coefficients
+from crypto.he_seal import Rounder, scheme_for
+from crypto.he_transform import transform_for
+from crypto.protocol import Outgoing, Ready
+from crypto.residues import Multiplier, Words, add, column, hashed, subtract
+from crypto.secure_sum import SECURE_SUMS, SumOfficer
+from crypto.threshold_contexts import context_of_key, context_under, digest_of_key, digest_of_share
+from crypto.threshold_key import KeyPart, common_polynomial
+from crypto.threshold_keygen import Checked
+from crypto.threshold_member import ThresholdMember
+from crypto.threshold_messages import (
+    Dealing,
+    Endorsement,
+    decode_answers,
+    decode_key,
+    decode_part,
+    decode_sized_and_bundle,
+    encode_answer,
+    encode_key,
+    encode_part,
+    encode_sets,
+    encode_sized_and_bundle,
+)
+from crypto.threshold_parameters import choose
+from crypto.threshold_sharing import Share, weight_at_zero
+from tests.crypto.harness import (
+    EVIDENCE,
+    INTENT,
+    Run,
+    identity,
+    logged,
+    make_terms,
+    make_vectors,
+    payload_of,
+    resign,
+    total,
+)
+
+CLIENTS = 4
+FIRST = CLIENTS + 1
+OPEN, PART = 5, 6
+
+
+def committee(members: int = 5, threshold: int = 3, **changes: object) -> Run:
+    """An attempt with four clients and a committee."""
+    terms = make_terms(
+        CLIENTS,
+        officers=members,
+        committee_threshold=threshold,
+        min_survivors=changes.pop("min_survivors", 3),  # type: ignore[arg-type]
+        threshold=1,
+        length=50,
+        **changes,  # type: ignore[arg-type]
+    )
+    return Run("threshold", terms, make_vectors(terms))
+
+
+def until(run: Run, step: int, *, deaf: set[int] | None = None) -> dict[int, bytes]:
+    """Everybody honest up to the requests of a step, which are returned and not yet delivered."""
+    out: Outgoing | Ready = run.aggregator.begin()
+    while True:
+        if isinstance(out, Ready):
+            run.ready = out
+            out = run.aggregator.authorise(INTENT, EVIDENCE)
+        assert isinstance(out, Outgoing)
+        if len(run.requests) == step:
+            return dict(out.messages)
+        run.requests.append(dict(out.messages))
+        run.answers.append({})
+        for k, request in out.messages.items():
+            if k not in (deaf or ()):
+                run.answers[-1][k] = run.parties[k].step(request)
+                run.aggregator.receive(k, run.answers[-1][k])
+        out = run.aggregator.advance()  # type: ignore[assignment]
+
+
+def member(run: Run, index: int) -> ThresholdMember:
+    found = run.officers[index]
+    assert isinstance(found, ThresholdMember)
+    return found
+
+
+def share_of(run: Run, index: int) -> Words:
+    phase = member(run, index)._phase
+    assert isinstance(phase, Checked)
+    return phase.share.words
+
+
+def asked(run: Run, k: int, sets: tuple[tuple[int, ...], ...]) -> bytes:
+    """A request of the aggregator for answers in these sets."""
+    phase = member(run, k)._phase
+    assert isinstance(phase, Checked)
+    heading = Heading(Step.THRESHOLD_PART, AGGREGATOR, k, context_under(run.terms, phase.key))
+    return seal(identity(0), heading, encode_sets(sets))
+
+
+@dataclass
+class Twisted:
+    """A member whose answers to one step are changed, and signed by it, before they leave."""
+
+    inner: SumOfficer
+    step_of: Step
+    change: Callable[[bytes], bytes]
+
+    def step(self, message: bytes) -> bytes:
+        answer = self.inner.step(message)
+        if answer[1] != self.step_of:
+            return answer
+        return resign(answer, self.change(payload_of(answer)))
+
+    def save(self) -> bytes:
+        return self.inner.save()
+
+
+# --- smudging -------------------------------------------------------------------------------------
+
+
+def recovered_share(run: Run, k: int) -> Words:
+    """What the difference of two answers over c1 and the difference of coefficients is."""
+    parameters = choose(run.terms)
+    scheme, primes = parameters.scheme, parameters.scheme.data_primes
+    seconds = member(run, k)._seconds
+    assert seconds is not None
+    one, two = (FIRST, FIRST + 1, FIRST + 2), (FIRST, FIRST + 3, FIRST + 4)
+    answers = [
+        decode_answers(
+            memoryview(payload_of(run.officers[k].step(asked(run, k, (s,))))), 1, 1, scheme
+        )[0][0]
+        for s in (one, two)
+    ]
+    difference = subtract(answers[0], answers[1], column(primes))
+    second = transform_for(scheme.degree, primes).forward(np.stack([seconds[0]] * 2))[0]
+    found = np.empty_like(difference)
+    for at, prime in enumerate(primes):
+        weights = [weight_at_zero([i - CLIENTS for i in s], k - CLIENTS, prime) for s in (one, two)]
+        scale = (weights[0] - weights[1]) % prime
+        inverse = np.array([pow(int(c) * scale, -1, prime) for c in second[at]], dtype=object)
+        found[at] = (difference[at].astype(object) * inverse % prime).astype(np.uint64)
+    return found
+
+
+def test_smudging_that_follows_from_the_ciphertexts_gives_the_share_away() -> None:
+    k = FIRST
+    run = committee_at_part(os.urandom)
+    assert (recovered_share(run, k) == share_of(run, k)).mean() < 0.01
+    weak = committee_at_part(None)
+    np.testing.assert_array_equal(recovered_share(weak, k), share_of(weak, k))
+
+
+def committee_at_part(rand: Callable[[int], bytes] | None) -> Run:
+    """A committee ready to answer; without randomness, smudging is a hash of the ciphertexts."""
+    run = committee()
+    until(run, PART)
+    seconds = member(run, FIRST)._seconds
+    assert seconds is not None
+    for k in run.officers:
+        inner = member(run, k)
+
+        class Derived:
+            """Starts again with every answer, as a function of what is answered for."""
+
+            def __init__(self) -> None:
+                self.source = hashed(seconds.tobytes())
+
+            def __call__(self, length: int) -> bytes:
+                return self.source(length)
+
+        if rand is not None:
+            inner._rand = rand
+        else:
+            given = inner._parts.give
+
+            def give(sets: object, make: object, k: int = k, given: object = given) -> bytes:
+                member(run, k)._rand = Derived()
+                return given(sets, make)  # type: ignore[operator, no-any-return]
+
+            inner._parts.give = give  # type: ignore[method-assign, assignment]
+    return run
+
+
+def test_the_same_set_gets_the_same_bytes_and_there_is_a_limit() -> None:
+    run = committee()
+    until(run, PART)
+    k = FIRST
+    sets = [(k, k + 1, k + 2), (k, k + 2, k + 3), (k, k + 3, k + 4), (k, k + 1, k + 4)]
+    limit = choose(run.terms).answers
+    assert limit == 3
+    given = [run.officers[k].step(asked(run, k, (s,))) for s in sets[:limit]]
+    assert len(set(given)) == limit
+    with pytest.raises(MessageRefused, match="4 sets of members; allowed: 3"):
+        run.officers[k].step(asked(run, k, (sets[3],)))
+    restarted = SECURE_SUMS["threshold"].restore_officer(
+        run.terms,
+        index=k,
+        identity=identity(k),
+        rand=os.urandom,
+        intent_check=logged,
+        state=run.officers[k].save(),
+    )
+    for who in (run.officers[k], restarted):
+        assert [who.step(asked(run, k, (s,))) for s in sets[:limit]] == given
+    for wrong in ((k, k + 1), (k + 1, k + 2, k + 3), (1, 2, k), (k, k + 1, 99)):
+        with pytest.raises(MessageRefused, match="set"):
+            run.officers[k].step(asked(run, k, (wrong,)))
+
+
+# --- a member that lies ---------------------------------------------------------------------------
+
+
+def shifting(run: Run, k: int, delta: int) -> Twisted:
+    """Adds q/T * delta to the first coefficient of its answers: no linear check sees it."""
+    parameters = choose(run.terms)
+    scheme, primes = parameters.scheme, parameters.scheme.data_primes
+    step = math.prod(primes) * delta // (1 << scheme.plain_bits)
+    shift = np.zeros((2, len(primes), scheme.degree), dtype=np.uint64)
+    shift[:, :, 0] = [step % prime for prime in primes]
+    shift = transform_for(scheme.degree, primes).forward(shift)
+
+    def change(payload: bytes) -> bytes:
+        size = len(
+            encode_answer(
+                np.zeros((scheme.ciphertexts, len(primes), scheme.degree), np.uint64), scheme
+            )
+        )
+        answers = decode_answers(payload, len(payload) // size, scheme.ciphertexts, scheme)
+        out = []
+        for answer in answers:
+            answer[0] = add(answer[0], shift[0], column(primes))
+            out.append(encode_answer(answer, scheme))
+        return b"".join(out)
+
+    return Twisted(run.officers[k], Step.THRESHOLD_PART, change)
+
+
+@pytest.mark.parametrize("k", [FIRST, FIRST + 1, FIRST + 2])
+def test_a_shifted_answer_is_noticed_by_comparing(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = committee()
+    run.officers[k] = shifting(run, k, 5)
+    with pytest.raises(SumAborted, match="the committee disagrees"):
+        run.drive()
+    monkeypatch.setattr(crypto.threshold_aggregator, "comparing", lambda *_: ())
+    run = committee()
+    run.officers[k] = shifting(run, k, 5)
+    wrong = run.drive().total - total(run.terms, run.vectors, run.terms.cohort)
+    assert wrong[0] == 5
+    assert not wrong[1:].any()
+
+
+def test_with_t_members_left_a_shift_is_not_noticed_and_they_are_named() -> None:
+    run = committee()
+    run.officers[FIRST] = shifting(run, FIRST, 5)
+    done = run.drive({FIRST + 3: OPEN, FIRST + 4: OPEN})
+    assert done.total[0] == total(run.terms, run.vectors, run.terms.cohort)[0] + 5
+    assert done.unchecked == (FIRST, FIRST + 1, FIRST + 2)
+    assert committee().drive().unchecked == ()
+
+
+def test_noise_in_the_place_of_an_answer_ends_the_attempt() -> None:
+    run = committee()
+
+    def noise(payload: bytes) -> bytes:
+        parameters = choose(run.terms)
+        scheme = parameters.scheme
+        answers = decode_answers(payload, 1, scheme.ciphertexts, scheme)
+        answers[0] ^= np.uint64(1 << 40)
+        answers[0] %= column(scheme.data_primes)
+        return encode_answer(answers[0], scheme)
+
+    run.officers[FIRST] = Twisted(run.officers[FIRST], Step.THRESHOLD_PART, noise)
+    with pytest.raises(SumAborted, match=r"answers of the members .*: "):
+        run.drive()
+
+
+# --- the key --------------------------------------------------------------------------------------
+
+
+def test_a_member_that_waits_for_the_others_cannot_choose_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Were parts not committed to, the last one could cancel the others: the key is its own."""
+
+    def attempt() -> tuple[Run, Words]:
+        run = committee()
+        requests = until(run, 1)
+        scheme = choose(run.terms).scheme
+        a = common_polynomial(context_of_key(run.terms), scheme)
+        own = KeyPart(scheme, a, os.urandom).public
+        seen = []
+        for k, request in requests.items():
+            answer = run.officers[k].step(request)
+            public, sealed = decode_sized_and_bundle(memoryview(payload_of(answer)))
+            dealing = Dealing.decode(payload_of(public))
+            if k < FIRST + 4:
+                seen.append(decode_part(dealing.part, scheme))
+                run.aggregator.receive(k, answer)
+                continue
+            rogue = own
+            for part in seen:
+                rogue = subtract(rogue, part, column(scheme.key_primes))
+            forged = Dealing(encode_part(rogue, scheme), dealing.digests)
+            again = resign(public, forged.encode())
+            run.aggregator.receive(k, resign(answer, encode_sized_and_bundle(again, sealed)))
+        return run, own
+
+    with pytest.raises(MessageRefused, match="not the one committed to") as caught:
+        attempt()
+    assert caught.value.sender == FIRST + 4
+    monkeypatch.setattr(
+        crypto.threshold_aggregator,
+        "checked_part",
+        lambda terms, parameters, commitments, dealer, dealing: decode_part(
+            dealing.part, parameters.scheme
+        ),
+    )
+    run, own = attempt()
+    out = run.aggregator.advance()
+    assert isinstance(out, Outgoing)
+    with pytest.raises(MessageRefused, match="not the one committed to"):
+        run.officers[FIRST].step(out.messages[FIRST])
+    np.testing.assert_array_equal(
+        decode_key(run.aggregator._key, choose(run.terms)),
+        own,  # type: ignore[attr-defined]
+    )
+
+
+def dealing_with(run: Run, k: int, change: Callable[[int, bytes], bytes]) -> Twisted:
+    """A dealer that changes sealed shares, and tells of the changed ones."""
+
+    def dealt(payload: bytes) -> bytes:
+        public, sealed = decode_sized_and_bundle(memoryview(payload))
+        dealing = Dealing.decode(payload_of(public))
+        other = {r: change(r, share) for r, share in sealed.items()}
+        told = Dealing(dealing.part, {r: digest_of_share(share) for r, share in other.items()})
+        return encode_sized_and_bundle(resign(public, told.encode()), other)
+
+    return Twisted(run.officers[k], Step.THRESHOLD_DEAL, dealt)
+
+
+def test_a_share_that_does_not_open_is_complained_of_by_name() -> None:
+    run = committee()
+    run.officers[FIRST] = dealing_with(
+        run,
+        FIRST,
+        lambda r, share: share[:-1] + bytes([share[-1] ^ 1]) if r == FIRST + 2 else share,
+    )
+    with pytest.raises(SumAborted, match=rf"dealing of member {FIRST}: member {FIRST + 2} compl"):
+        run.drive()
+
+
+@pytest.mark.parametrize("victim", [FIRST + 1, FIRST + 4])
+def test_shares_that_do_not_fit_together_are_noticed(
+    victim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dealer that gives one member a share of something else, in good form.
+
+    Without the check the key would be signed by members whose shares open nothing.
+    """
+    honest = crypto.threshold_keygen.deal
+
+    def deal(*arguments: object) -> dict[int, Share]:
+        shares = honest(*arguments)  # type: ignore[arg-type]
+        point = victim - CLIENTS
+        words = shares[point].words.copy()
+        words[0, 0] ^= np.uint64(1)
+        shares[point] = Share(words, shares[point].blinding)
+        return shares
+
+    def attempt() -> Run:
+        run = committee()
+        requests = until(run, 1)
+        for k, request in requests.items():
+            with monkeypatch.context() as patch:
+                if k == FIRST:
+                    patch.setattr(crypto.threshold_keygen, "deal", deal)
+                run.aggregator.receive(k, run.officers[k].step(request))
+        out = run.aggregator.advance()
+        assert isinstance(out, Outgoing)
+        for k, request in out.messages.items():
+            run.aggregator.receive(k, run.officers[k].step(request))
+        return run
+
+    with pytest.raises(SumAborted, match=f"dealing of member {FIRST}: the shares that member"):
+        attempt().aggregator.advance()
+    monkeypatch.setattr(crypto.threshold_aggregator, "check_checks", lambda *_: None)
+    run = attempt()
+    out = run.aggregator.advance()
+    assert isinstance(out, Outgoing)
+    for k, request in out.messages.items():
+        with pytest.raises(MessageRefused, match="do not fit together"):
+            run.officers[k].step(request)
+
+
+def signed_key(run: Run) -> tuple[bytes, bytes, dict[int, bytes]]:
+    """A client's request, with the key and its endorsements."""
+    request = until(run, 4)[1]
+    key, endorsements = decode_sized_and_bundle(memoryview(payload_of(request)))
+    return request, key, endorsements
+
+
+def test_a_key_that_the_committee_did_not_sign_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a key of the aggregator's own it would read the upload."""
+    run = committee()
+    request, key, endorsements = signed_key(run)
+    parameters = choose(run.terms)
+    scheme = parameters.scheme
+    a = common_polynomial(context_of_key(run.terms), scheme)
+    own = KeyPart(scheme, a, os.urandom)
+    forged = encode_key(parameters, own.public)
+    context = context_of_key(run.terms)
+
+    def by(signers: tuple[int, ...], signed: bytes, listed: tuple[int, ...]) -> dict[int, bytes]:
+        endorsed = Endorsement(digest_of_key(signed), tuple(range(FIRST, FIRST + 5)), listed)
+        return {
+            k: seal(
+                identity(k), Heading(Step.THRESHOLD_KEY, k, EVERYBODY, context), endorsed.encode()
+            )
+            for k in signers
+        }
+
+    everybody = tuple(range(FIRST, FIRST + 5))
+    few = dict(list(endorsements.items())[:4])
+    for bad, signatures, match in (
+        (forged, endorsements, "signed another key"),
+        (forged, {}, "signed by"),
+        (forged, by(everybody[:2], forged, everybody[:2]), "allowed: 3 or more"),
+        (forged, by((1, 2, 3), forged, (1, 2, 3)), "allowed: 3 or more"),
+        (forged, {**endorsements, **by(everybody[:2], forged, everybody)}, "signed another key"),
+        (key, few, "not all"),
+        (key[:-1] + bytes([key[-1] ^ 1]), endorsements, "signed another key"),
+    ):
+        with pytest.raises(MessageRefused, match=match):
+            run.clients[1].step(resign(request, encode_sized_and_bundle(bad, signatures)))
+    monkeypatch.setattr(
+        crypto.threshold_client,
+        "check_signed_key",
+        lambda terms, parameters, key, endorsements: decode_key(key, parameters),
+    )
+    upload = run.clients[1].step(resign(request, encode_sized_and_bundle(forged, {})))
+    words = decode_ciphertexts(memoryview(payload_of(upload)), scheme)
+    primes = scheme.data_primes
+    transform = transform_for(scheme.degree, primes)
+    product = Multiplier(own.secret, primes).times(transform.forward(words[0])[1])
+    plain = add(words[0, 0], transform.backward(np.stack([product] * 2))[0], column(primes))
+    read = from_coefficients(
+        Rounder(scheme_for(scheme)).round(plain)[None], scheme, run.terms.length
+    )
+    np.testing.assert_array_equal(read, run.vectors[1])
+
+
+# --- what is opened -------------------------------------------------------------------------------
+
+
+def reopened(run: Run, request: bytes, uploads: list[bytes]) -> bytes:
+    return resign(request, OpenRequest(INTENT, EVIDENCE, uploads).encode())
+
+
+def test_the_sum_of_one_client_is_not_opened() -> None:
+    run = committee()
+    requests = until(run, OPEN)
+    uploads = list(run.answers[4].values())
+    for k, request in requests.items():
+        for few in (uploads[:1], uploads[:2], [uploads[0]] * 3, uploads[::-1]):
+            with pytest.raises(MessageRefused, match="uploads"):
+                run.officers[k].step(reopened(run, request, few))
+        foreign = [resign(uploads[0], payload_of(uploads[0]), signer=9), *uploads[1:]]
+        with pytest.raises(MessageRefused, match="signature"):
+            run.officers[k].step(reopened(run, request, foreign))
+        wrong = OpenRequest(INTENT, b"another", uploads).encode()
+        with pytest.raises(MessageRefused, match="another intent"):
+            run.officers[k].step(resign(request, wrong))
+        run.officers[k].step(request)
+
+
+def test_a_second_set_of_ciphertexts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sum, less the first one, would be one client's vector: shown in a build that forgets."""
+    run = committee()
+    requests = until(run, OPEN)
+    uploads = list(run.answers[4].values())
+    for k, request in requests.items():
+        first = run.officers[k].step(request)
+        with pytest.raises(MessageRefused, match="other ciphertexts of this round already"):
+            run.officers[k].step(reopened(run, request, uploads[:3]))
+        assert run.officers[k].step(request) == first
+        run.aggregator.receive(k, first)
+    whole = finish(run)
+    for k, request in requests.items():
+        inner = member(run, k)
+        inner._held = inner._seconds = None
+        inner._parts = crypto.threshold_member.Answers(3)
+        run.officers[k].step(reopened(run, request, uploads[:3]))
+    scheme = choose(run.terms).scheme
+    words = [decode_ciphertexts(memoryview(payload_of(u)), scheme) for u in uploads[:3]]
+    summed = words[0]
+    for other in words[1:]:
+        summed = add(summed, other, column(scheme.data_primes))
+    chosen = (FIRST, FIRST + 1, FIRST + 2)
+    answers = [
+        decode_answers(payload_of(run.officers[k].step(asked(run, k, (chosen,)))), 1, 1, scheme)[0]
+        for k in chosen
+    ]
+    part = crypto.threshold_aggregator.Opener(choose(run.terms)).open(
+        summed, answers, run.terms.length
+    )
+    np.testing.assert_array_equal(whole - part, run.vectors[4])
+
+
+def finish(run: Run) -> np.ndarray:
+    out = run.aggregator.advance()
+    while isinstance(out, Outgoing):
+        for k, request in out.messages.items():
+            run.aggregator.receive(k, run.officers[k].step(request))
+        out = run.aggregator.advance()
+    assert not isinstance(out, Ready)
+    return out.total
+
+
+def test_a_client_that_deviates_is_refused_in_the_terms() -> None:
+    terms = make_terms(5, officers=5, max_colluders=1)
+    with pytest.raises(TermsRefused, match=r"max_colluders is 1; allowed: 0.*committee's key"):
+        SECURE_SUMS["threshold"].check(terms)
+
+
+def test_transparent_sums_and_foreign_words_are_refused() -> None:
+    run = committee()
+    requests = until(run, OPEN)
+    uploads = list(run.answers[4].values())
+    scheme = choose(run.terms).scheme
+    words = [decode_ciphertexts(memoryview(payload_of(u)), scheme) for u in uploads]
+    primes = column(scheme.data_primes)
+    cancelling = words[3].copy()
+    cancelling[:, 1] = 0
+    for other in words[:3]:
+        cancelling[:, 1] = subtract(cancelling[:, 1], other[:, 1], primes)
+    uploads[3] = resign(uploads[3], encode_ciphertexts(scheme, cancelling))
+    with pytest.raises(MessageRefused, match="transparent"):
+        run.officers[FIRST].step(reopened(run, requests[FIRST], uploads))
+    full = b"\xff" * len(payload_of(run.answers[4][1]))
+    with pytest.raises(Malformed, match="below its prime"):
+        decode_ciphertexts(memoryview(full), scheme)
+
+
+def test_members_do_not_show_their_state() -> None:
+    run = committee()
+    until(run, PART)
+    for k in run.officers:
+        text = repr(run.officers[k]) + repr(member(run, k)._phase) + repr(share_of(run, k).shape)
+        for word in share_of(run, k)[0, :50]:
+            assert str(word) not in text
+    assert "redacted" in repr(run.officers[FIRST])
