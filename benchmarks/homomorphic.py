@@ -4,6 +4,8 @@ Every contestant turns one vector of small integers into the bytes that a client
 encoding to serialisation, in turn and in one process:
 
 - ours: `crypto.he`, exact BFV sums, with the lane of `bits` values summed over `clients`;
+- threshold: `crypto.threshold` with 3 of 5 officers, the same values; a member's part of the
+  decryption and the combination of three are timed too, and the bound that smudging meets is told;
 - NVFLARE-like: TenSEAL CKKS, degree 8192, coefficient moduli [60, 40, 40], scale 2^40, symmetric,
   a whole layer as one `ckks_vector`, as its model encryptor makes them;
 - NVFLARE in chunks: the same, cut by the caller into full ciphertexts, which TenSEAL does faster;
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 
 from benchmarks._common import arguments, in_turn, machine, report, versions
 from benchmarks._compression import compression
+from benchmarks._threshold import Ours as Threshold
 from crypto.he_messages import decode_ciphertexts, encode_ciphertexts
 from crypto.he_packing import from_coefficients, to_coefficients
 from crypto.he_parameters import Parameters, parameters_for
@@ -120,6 +123,9 @@ def main() -> None:
     vectors = {bits: rng.integers(-(1 << bits - 1), 1 << bits - 1, args.values) for bits in (8, 16)}
     ours = Ours(vectors[16], 16, 100)
     narrow = Ours(vectors[8], 8, 10)
+    threshold = Threshold(vectors[16], 16, 100)
+    joint = threshold.encrypted()
+    parts = threshold.parts(joint)
     wide, symmetric = vectors[16], tenseal.ENCRYPTION_TYPE.SYMMETRIC
     public = tenseal.ENCRYPTION_TYPE.ASYMMETRIC
     peers = {
@@ -127,17 +133,25 @@ def main() -> None:
         "nvflare_chunked": Ckks(wide, [60, 40, 40], symmetric, chunk=SLOTS),
         "tenseal_default": Ckks(wide, [60, 40, 40, 60], public, chunk=args.values),
     }
-    uploads = {"ours": len(ours.encrypt()), "ours_w8_n10": len(narrow.encrypt())}
+    uploads = {
+        "ours": len(ours.encrypt()),
+        "threshold": len(threshold.encrypt()),
+        "ours_w8_n10": len(narrow.encrypt()),
+    }
     with silenced():
         uploads |= {name: sum(map(len, peer.encrypt())) for name, peer in peers.items()}
     upload = ours.encrypt()
     words = ours.parse(upload)
     exact = bool((ours.decrypt(words) == vectors[16]).all())
+    exact &= bool((threshold.combine(joint, parts) == vectors[16]).all())
     total = words.copy()
     contestants: dict[str, Callable[[], object]] = {
         "ours": ours.encrypt,
         **{name: peer.encrypt for name, peer in peers.items()},
         "ours_w8_n10": narrow.encrypt,
+        "threshold": threshold.encrypt,
+        "threshold_part": lambda: threshold.part(joint),
+        "threshold_combine": lambda: threshold.combine(joint, parts),
         "ours_parse": lambda: ours.parse(upload),
         "ours_add": lambda: ours.add(total, words),
         "ours_decrypt": lambda: ours.decrypt(words),
@@ -155,12 +169,14 @@ def main() -> None:
         "benchmark": "homomorphic",
         "values": args.values,
         "bytes_per_value": size["ours"],
+        "threshold_bytes_per_value": size["threshold"],
         "bytes_per_value_w8_n10": size["ours_w8_n10"],
         "bytes_per_value_nvflare_like": size["nvflare_like"],
         "bytes_per_value_tenseal_default": size["tenseal_default"],
         "ns_per_value": per_value,
         "ratios": {name: round(value, 2) for name, value in ratios.items()},
         "exact": exact,
+        "threshold": threshold.to_json(parts),
         "compression": compressed,
         "parameters": {
             "lane": chosen.lane,
@@ -177,9 +193,13 @@ def main() -> None:
         f"{'':>16}  bytes/value  encrypt ns/value",
         *(
             f"{name:>16}  {size[name]:11.2f}  {per_value[name]:16.0f}"
-            for name in ("ours", *peers, "ours_w8_n10")
+            for name in ("ours", "threshold", *peers, "ours_w8_n10")
         ),
         "ours: parse {ours_parse:.0f}, decrypt {ours_decrypt:.0f} ns/value".format(**per_value),
+        "threshold: part {threshold_part:.0f}, combine {threshold_combine:.0f} ns/value;"
+        " smudging 2^{smudging_bits}, hidden to 2^{hiding_log2}".format(
+            **per_value, **result["threshold"]
+        ),
         *(
             f"sinusoid, {arm:>11}: {found['masking_bytes']:6} bytes masked, mse {found['mse']:.3f}"
             for arm, found in compressed.items()
