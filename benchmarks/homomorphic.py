@@ -163,7 +163,7 @@ def main() -> None:
     ratios = {
         f"encrypt_vs_{name}": timings[name].median / timings["ours"].median for name in peers
     } | {f"bytes_vs_{name}": uploads[name] / uploads["ours"] for name in peers}
-    chosen = ours.parameters
+    chosen, told = ours.parameters, threshold.to_json(parts)
     compressed = compression(args.seed)
     result = {
         "benchmark": "homomorphic",
@@ -176,7 +176,7 @@ def main() -> None:
         "ns_per_value": per_value,
         "ratios": {name: round(value, 2) for name, value in ratios.items()},
         "exact": exact,
-        "threshold": threshold.to_json(parts),
+        "threshold": told,
         "compression": compressed,
         "parameters": {
             "lane": chosen.lane,
@@ -196,10 +196,9 @@ def main() -> None:
             for name in ("ours", "threshold", *peers, "ours_w8_n10")
         ),
         "ours: parse {ours_parse:.0f}, decrypt {ours_decrypt:.0f} ns/value".format(**per_value),
-        "threshold: part {threshold_part:.0f}, combine {threshold_combine:.0f} ns/value;"
-        " smudging 2^{smudging_bits}, hidden to 2^{hiding_log2}".format(
-            **per_value, **result["threshold"]
-        ),
+        f"threshold: part {per_value['threshold_part']:.0f}, combine"
+        f" {per_value['threshold_combine']:.0f} ns/value; smudging 2^{told['smudging_bits']},"
+        f" hidden to 2^{told['hiding_log2']}",
         *(
             f"sinusoid, {arm:>11}: {found['masking_bytes']:6} bytes masked, mse {found['mse']:.3f}"
             for arm, found in compressed.items()

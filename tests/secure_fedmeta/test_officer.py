@@ -54,7 +54,7 @@ def test_rounds_release_the_sum_of_the_updates(tmp_path: Path) -> None:
 
 def test_the_model_is_that_of_masking_and_of_plain(tmp_path: Path) -> None:
     models = []
-    for name in ("he", "masking", "plain"):
+    for name in ("he", "masking", "plain", "threshold"):
         (tmp_path / name).mkdir()
         changes = {
             **HE,
@@ -194,3 +194,30 @@ def test_a_run_reports_the_bytes_of_clients_alone(tmp_path: Path) -> None:
     assert protocol["protocol"] == "he"
     assert protocol["capabilities"]["collusion"].startswith("none")
     assert result.report["bytes_per_client"]["sent"] < 80_000
+
+
+def test_rounds_of_a_committee_release_the_sum_and_survive_losses(tmp_path: Path) -> None:
+    """Officers 1 and 2 of 5 fall silent for good when the sum is to be opened."""
+    changes = {**HE, "secure_sum.protocol": "threshold"}
+    lost = {CLIENTS + 1: 5, CLIENTS + 2: 4}
+
+    def fault(delivery: Delivery) -> list[Delivery]:
+        gone = delivery.upload and delivery.sequence >= lost.get(delivery.client, 10**6)
+        return [] if gone else [delivery]
+
+    federation = Federation(tmp_path, changes, faults=fault)
+    assert len(federation.parties.officers) == 5
+    outcome = federation.round(1)
+    assert isinstance(outcome, Release)
+    assert outcome.survivors == CLIENTS
+    ((terms, done),) = federation.spy.sums
+    assert terms.committee_threshold == 3
+    assert len(done.unchecked) == 3
+    sent = [federation.spy.vectors[terms.round, 1, k] for k in done.contributors]
+    np.testing.assert_array_equal(done.total, np.sum(sent, axis=0))
+
+
+def test_a_committee_that_is_not_allowed_is_refused_with_what_is() -> None:
+    changes = {**HE, "secure_sum.protocol": "threshold", "secure_sum.committee_threshold": 2}
+    with pytest.raises(ConfigError, match="2 of 5 members; allowed: 3 to 5"):
+        assemble(tiny(changes))
