@@ -196,9 +196,11 @@ def main() -> None:
             for name in ("ours", "threshold", *peers, "ours_w8_n10")
         ),
         "ours: parse {ours_parse:.0f}, decrypt {ours_decrypt:.0f} ns/value".format(**per_value),
-        f"threshold: part {per_value['threshold_part']:.0f}, combine"
-        f" {per_value['threshold_combine']:.0f} ns/value; smudging 2^{told['smudging_bits']},"
-        f" hidden to 2^{told['hiding_log2']}",
+        (
+            f"threshold: part {per_value['threshold_part']:.0f}, combine"
+            f" {per_value['threshold_combine']:.0f} ns/value; smudging 2^{told['smudging_bits']},"
+            f" hidden to 2^{told['hiding_log2']}"
+        ),
         *(
             f"sinusoid, {arm:>11}: {found['masking_bytes']:6} bytes masked, mse {found['mse']:.3f}"
             for arm, found in compressed.items()
