@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready, Terms
+from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready, Sharing, Terms
 
 Vector = NDArray[np.int64]
 
@@ -63,7 +63,14 @@ class Federation:
 
     @classmethod
     def of(
-        cls, clients: int, *, ring: Ring, length: int, threshold: int, max_colluders: int
+        cls,
+        clients: int,
+        *,
+        ring: Ring,
+        length: int,
+        sharing: Sharing,
+        min_survivors: int,
+        max_colluders: int,
     ) -> Federation:
         """Generate the keys; the cohort is everybody."""
         keys = {k: Identity.generate(os.urandom) for k in range(clients + 1)}
@@ -81,16 +88,16 @@ class Federation:
             cohort=tuple(keys),
             ring=ring,
             length=length,
-            degree=clients - 1,
-            threshold=threshold,
-            min_survivors=threshold,
+            degree=sharing.degree,
+            threshold=sharing.threshold,
+            min_survivors=min_survivors,
             max_colluders=max_colluders,
             committee_threshold=0,
         )
         return cls(aggregator, keys, terms)
 
 
-def _logged(evidence: bytes, survivors: int) -> bytes:
+def logged(evidence: bytes, survivors: int) -> bytes:
     """Checking an intent is the business of a log, which is not part of this."""
     del survivors
     return evidence
@@ -131,7 +138,7 @@ def masked_round(
             identity=identity,
             vector=source(k),
             rand=os.urandom,
-            intent_check=_logged,
+            intent_check=logged,
         )
         spent[k] += time.perf_counter() - start
     step: Outgoing | Ready | Done = aggregator.begin()

@@ -31,7 +31,7 @@ from benchmarks._flower import Shamir, flower_round
 from benchmarks._rounds import Federation, Round, Vector, masked_round
 from crypto.prg import add_stream
 from crypto.ring import Ring, Unsigned
-from crypto.secure_sum import SECURE_SUMS
+from crypto.secure_sum import SECURE_SUMS, Sharing
 
 VALUE_BITS = 16
 STREAM_BLOCK = 1 << 18  # bytes: where the bare streams are fastest
@@ -101,7 +101,8 @@ def compare(case: Case, vectors: dict[int, Vector], shamir: Shamir) -> dict[str,
         case.clients,
         ring=case.ring,
         length=case.length,
-        threshold=case.threshold,
+        sharing=Sharing(case.clients - 1, case.threshold),
+        min_survivors=case.threshold,
         max_colluders=case.max_colluders,
     )
     plain = sum((vectors[k] for k in vectors if k not in gone), np.zeros(case.length, np.int64))

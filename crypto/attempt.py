@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Self
 
 from crypto.codec import Reader as StateReader
@@ -17,6 +17,30 @@ from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
 
 Reader = Callable[[int, bytes], None]
+
+
+class OnDemand(Mapping[int, bytes]):
+    """Byte strings by party, each made when it is asked for: all at once may not fit in memory.
+
+    Args:
+        parties: the keys, in order.
+        make: the bytes for a party; the same whenever it is called.
+    """
+
+    def __init__(self, parties: Iterable[int], make: Callable[[int], bytes]) -> None:
+        self._parties = dict.fromkeys(parties)
+        self._make = make
+
+    def __getitem__(self, party: int) -> bytes:
+        if party not in self._parties:
+            raise KeyError(party)
+        return self._make(party)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._parties)
+
+    def __len__(self) -> int:
+        return len(self._parties)
 
 
 class AggregatorAttempt(ABC):
@@ -144,12 +168,12 @@ class AggregatorAttempt(ABC):
     ) -> Outgoing:
         """Each payload signed for its recipient, under the attempt's context or a given one."""
         under = self._context if context is None else context
-        return Outgoing(
-            {
-                party: seal(self._identity, Heading(step, AGGREGATOR, party, under), payload)
-                for party, payload in payloads.items()
-            }
-        )
+
+        def sealed(party: int) -> bytes:
+            heading = Heading(step, AGGREGATOR, party, under)
+            return seal(self._identity, heading, payloads[party])
+
+        return Outgoing(OnDemand(payloads, sealed))
 
     def _abort(self, step: Step, reason: str) -> SumAborted:
         self._over = True

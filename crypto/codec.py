@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sized
-from itertools import pairwise
 from typing import Final
+
+import numpy as np
 
 from crypto.errors import Malformed
 
@@ -58,11 +59,22 @@ class Writer:
         return self.u8(int(value))
 
     def indices(self, values: Iterable[int]) -> Writer:
-        """Append strictly increasing u32 behind their number as u32."""
-        listed = tuple(values)
-        self.u32(len(listed))
-        for value in listed:
-            self.u32(value)
+        """Append strictly increasing u32: span u32, then first u32 and a bit for each in the span.
+
+        An empty list is a span of 0 and nothing else.
+        """
+        listed = np.fromiter(values, dtype=np.int64)
+        if not listed.size:
+            return self.u32(0)
+        if (np.diff(listed) <= 0).any():
+            raise Malformed("indices are not strictly increasing")
+        first, span = int(listed[0]), int(listed[-1] - listed[0]) + 1
+        if int(listed[-1]) > MAX_U32:
+            raise Malformed(f"integer {listed[-1]} does not fit 4 unsigned bytes")
+        self.u32(span).u32(first)
+        bits = np.zeros(span, dtype=np.uint8)
+        bits[listed - first] = 1
+        self._parts.append(np.packbits(bits, bitorder="little").tobytes())
         return self
 
     def bundle(self, values: Mapping[int, bytes]) -> Writer:
@@ -133,13 +145,18 @@ class Reader:
         return value == 1
 
     def indices(self) -> tuple[int, ...]:
-        """Read strictly increasing u32 that stand behind their number."""
-        count = self.u32()
-        fields = Reader(self.view(4 * count))
-        found = tuple(fields.u32() for _ in range(count))
-        if any(a >= b for a, b in pairwise(found)):
-            raise Malformed("indices are not strictly increasing")
-        return found
+        """Read strictly increasing u32; see Writer.indices."""
+        span = self.u32()
+        if not span:
+            return ()
+        first = self.u32()
+        packed = np.frombuffer(self.view(-(-span // 8)), dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")
+        if not (bits[0] and bits[span - 1]) or bits[span:].any():
+            raise Malformed("the span of a list of indices is not its own")
+        if first + span - 1 > MAX_U32:
+            raise Malformed(f"index {first + span - 1} does not fit 4 unsigned bytes")
+        return tuple((np.flatnonzero(bits) + first).tolist())
 
     def bundle(self) -> dict[int, bytes]:
         """Read byte strings by key; refuses repetition and any other order of the keys."""

@@ -6,13 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from crypto.attempt import AggregatorAttempt, Reader
+from crypto.attempt import AggregatorAttempt, OnDemand, Reader
 from crypto.codec import Reader as StateReader
 from crypto.codec import Writer
 from crypto.envelope import CONTEXT_BYTES, EVERYBODY, Heading, Step, unseal
 from crypto.errors import KeyRefused, Malformed, OutOfOrder
 from crypto.hybrid import CIPHERTEXT_BYTES, check_hybrid_key
 from crypto.keys import KEY_BYTES, Identity
+from crypto.masking_graph import HASH_BYTES, AdvertTree, Graph, advert_leaf
 from crypto.masking_keys import (
     ESCROW_BYTES,
     Advert,
@@ -23,19 +24,19 @@ from crypto.masking_keys import (
     self_key,
 )
 from crypto.masking_messages import (
-    COMPLETE_GRAPH,
     OFFER_BYTES,
     Dealing,
     Kind,
+    Neighbourhood,
     Opening,
     OpeningRequest,
-    adverts_root,
     decode_advert,
     decode_bundle,
     decode_dealings,
     decode_masked_input,
     decode_unmask_answer,
     delivered_digest,
+    encode_advert,
     encode_bundle,
     encode_delivery,
 )
@@ -59,7 +60,9 @@ class MaskingAggregator(AggregatorAttempt):
         super().__init__(terms, identity=identity)
         self._adverts: dict[int, Advert] = {}
         self._signed_adverts: dict[int, bytes] = {}
+        self._graph: Graph | None = None
         self._dealt: dict[int, dict[int, bytes]] = {}
+        self._escrows: dict[int, dict[int, bytes]] = {}
         self._offers: dict[tuple[int, int], tuple[PairOffer, bytes]] = {}
         self._delivered: tuple[int, ...] = ()
         self._total = np.zeros(terms.length, dtype=terms.ring.lane)
@@ -76,20 +79,32 @@ class MaskingAggregator(AggregatorAttempt):
         """Close the step with what has arrived; see SumAggregator.advance."""
         inbox = self._step_to_close()
         answered = inbox.close()
-        # From the consistency step on all vectors are in; what is needed are signatures and shares.
-        late = inbox.step in (Step.CONSISTENCY, Step.UNMASK)
-        needed = self._terms.threshold if late else self._terms.quorum
-        if len(answered) < needed:
-            raise self._abort(inbox.step, f"{len(answered)} clients answered, {needed} needed")
+        found, needed = self._counted(inbox.step, answered)
+        if found < needed:
+            raise self._abort(inbox.step, f"{found} clients answered, {needed} needed")
         if inbox.step is Step.ADVERTISE:
             return self._send_adverts(answered)
         if inbox.step is Step.SHARE:
             return self._deliver_shares(answered)
         if inbox.step is Step.MASKED_INPUT:
+            self._keep_offers(answered)
             return self._is_ready(inbox, answered)
         if inbox.step is Step.CONSISTENCY:
             return self._ask_for_shares(answered)
         return self._finish()
+
+    def _counted(self, step: Step, answered: tuple[int, ...]) -> tuple[int, int]:
+        """How many answers there are of those that count, and how many are needed.
+
+        When all vectors are in, signatures of the committee are needed, then shares near everybody.
+        """
+        if step is Step.CONSISTENCY:
+            return len(set(answered).intersection(self._ring().committee)), self._terms.threshold
+        if step is Step.UNMASK:
+            heard, graph = set(answered), self._ring()
+            nearby = (len(heard.intersection(graph.closed(k))) for k in self._delivered)
+            return min(nearby), self._terms.threshold
+        return len(answered), self._terms.quorum
 
     def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
         """Ask every survivor to sign what is to be opened; see SumAggregator.authorise."""
@@ -97,9 +112,6 @@ class MaskingAggregator(AggregatorAttempt):
         inbox = self._open_inbox()
         dropped = tuple(sorted(set(self._delivered) - set(self._survivors)))
         self._opening = Opening(intent, self._survivors, dropped)
-        self._offers = {
-            pair: kept for pair, kept in self._offers.items() if not set(dropped).isdisjoint(pair)
-        }
         inbox.open(Step.CONSISTENCY, self._survivors)
         payload = OpeningRequest(self._opening, evidence).encode()
         return self._outgoing(Step.CONSISTENCY, dict.fromkeys(self._survivors, payload))
@@ -123,11 +135,20 @@ class MaskingAggregator(AggregatorAttempt):
         self._signed_adverts[sender] = bytes(message)
 
     def _send_adverts(self, advertised: tuple[int, ...]) -> Outgoing:
-        inbox = self._open_inbox()
-        inbox.open(Step.SHARE, advertised)
-        payload = encode_bundle(self._signed_adverts)
-        outgoing = self._outgoing(Step.SHARE, dict.fromkeys(advertised, payload))
-        self._context = self._terms.ctx2(adverts_root(self._adverts), COMPLETE_GRAPH)
+        self._open_inbox().open(Step.SHARE, advertised)
+        leaves = [advert_leaf(k, encode_advert(self._adverts[k])) for k in advertised]
+        tree = AdvertTree(leaves)
+        graph = Graph.over(self._terms.ctx1, advertised, self._terms.degree, tree.root)
+        places = {index: place for place, index in enumerate(advertised)}
+        signed = self._signed_adverts
+
+        def shown_to(client: int) -> bytes:
+            missing = tree.proof([places[k] for k in graph.closed(client)])
+            adverts = {k: signed[k] for k in graph.neighbours(client)}
+            return Neighbourhood(advertised, missing, adverts).encode()
+
+        outgoing = self._outgoing(Step.SHARE, OnDemand(advertised, shown_to))
+        self._graph, self._context = graph, self._terms.ctx2(tree.root, graph.seed)
         return outgoing
 
     def _read_shares(self, sender: int, message: bytes) -> None:
@@ -136,30 +157,37 @@ class MaskingAggregator(AggregatorAttempt):
         Offers and escrows are kept: with a dropped client's mask secret they give its streams.
         """
         dealings, escrows = decode_dealings(self._unseal(Step.SHARE, sender, message))
-        if dealings.keys() != self._adverts.keys() - {sender}:
-            raise Malformed("shares for other clients than those that advertised")
+        if dealings.keys() != set(self._ring().neighbours(sender)):
+            raise Malformed("shares for other clients than its neighbours")
         if escrows.keys() != {peer for peer in dealings if peer > sender}:
             raise Malformed("escrows for other pairs than those with higher clients")
-        offers: dict[tuple[int, int], tuple[PairOffer, bytes]] = {}
         for peer, dealing in dealings.items():
-            offer = Dealing.decode(dealing, dealer=sender, recipient=peer).offer
-            if offer is not None:
-                offers[sender, peer] = (offer, escrows[peer])
-        self._dealt[sender] = dealings
-        self._offers.update(offers)
+            Dealing.decode(dealing, dealer=sender, recipient=peer)
+        self._dealt[sender], self._escrows[sender] = dealings, escrows
 
     def _deliver_shares(self, dealers: tuple[int, ...]) -> Outgoing:
         inbox = self._open_inbox()
         inbox.open(Step.MASKED_INPUT, dealers)
         self._delivered = dealers
-        payloads = {
-            peer: encode_delivery(
-                dealers, {dealer: self._dealt[dealer][peer] for dealer in dealers if dealer != peer}
-            )
-            for peer in dealers
-        }
-        self._dealt = {}
-        return self._outgoing(Step.MASKED_INPUT, payloads)
+        dealt, graph = self._dealt, self._ring()
+
+        def delivered_to(client: int) -> bytes:
+            nearby = [dealer for dealer in graph.neighbours(client) if dealer in dealt]
+            return encode_delivery(dealers, {dealer: dealt[dealer][client] for dealer in nearby})
+
+        return self._outgoing(Step.MASKED_INPUT, OnDemand(dealers, delivered_to))
+
+    def _keep_offers(self, survivors: tuple[int, ...]) -> None:
+        """Of all that was dealt, what takes off the streams that dropped clients left behind."""
+        graph, alive = self._ring(), set(survivors)
+        for gone in set(self._delivered) - alive:
+            for survivor in alive.intersection(graph.closed(gone)):
+                lower, higher = sorted([gone, survivor])
+                dealing = self._dealt[lower][higher]
+                offer = Dealing.decode(dealing, dealer=lower, recipient=higher).offer
+                if offer is not None:
+                    self._offers[lower, higher] = (offer, self._escrows[lower][higher])
+        self._dealt, self._escrows = {}, {}
 
     def _read_input(self, sender: int, message: bytes) -> None:
         digest, packed = decode_masked_input(self._unseal(Step.MASKED_INPUT, sender, message))
@@ -176,20 +204,22 @@ class MaskingAggregator(AggregatorAttempt):
         self._signatures[sender] = bytes(message)
 
     def _ask_for_shares(self, signed: tuple[int, ...]) -> Outgoing:
-        """As many signatures as clients want to see go to all who signed."""
+        """As many signatures of the committee as clients want to see go to all who signed."""
         self._open_inbox().open(Step.UNMASK, signed)
-        shown = {client: self._signatures[client] for client in signed[: self._terms.threshold]}
+        signers = [client for client in self._ring().committee if client in self._signatures]
+        shown = {client: self._signatures[client] for client in signers[: self._terms.threshold]}
         return self._outgoing(Step.UNMASK, dict.fromkeys(signed, encode_bundle(shown)))
 
     def _read_unmasking(self, sender: int, message: bytes) -> None:
-        payload = self._unseal(Step.UNMASK, sender, message)
-        self._answers[sender] = decode_unmask_answer(payload, self._agreed_opening())
+        payload, opening = self._unseal(Step.UNMASK, sender, message), self._agreed_opening()
+        asked = opening.asked_of(self._ring().closed(sender))
+        self._answers[sender] = decode_unmask_answer(payload, opening, asked)
 
     def _finish(self) -> Done:
         """Take off the self masks of survivors and the pair masks left by the dropped."""
-        order = sorted(self._answers)
-        for index, kind in self._agreed_opening().kinds().items():
-            secret, order = self._recover(index, kind, order)
+        good: set[int] = set()
+        for index, kind in self._agreed_opening().kinds.items():
+            secret = self._recover(index, kind, good)
             if kind is Kind.SELF_SEED:
                 subtract_stream(self._total, self_key(self._context, index, secret))
             else:
@@ -200,14 +230,23 @@ class MaskingAggregator(AggregatorAttempt):
         self._over = True
         return Done(ring.decode(self._total), self._survivors, ())
 
-    def _recover(self, index: int, kind: Kind, order: list[int]) -> tuple[bytes, list[int]]:
-        """The secret that the signed advert commits to, and who to ask first next time."""
-        position = {client: k for k, client in enumerate(self._terms.cohort, start=1)}
-        holder = {k: client for client, k in position.items()}
+    def _recover(self, index: int, kind: Kind, good: set[int]) -> bytes:
+        """The secret that the signed advert commits to.
+
+        Args:
+            index: whose secret.
+            kind: which one.
+            good: clients whose shares were right before, asked first; those that are now are added.
+        """
+        holders = {
+            position: client
+            for position, client in enumerate(self._ring().closed(index), start=1)
+            if client in self._answers
+        }
         found = recover(
-            {position[client]: self._answers[client][index] for client in order},
+            {position: self._answers[client][index] for position, client in holders.items()},
             threshold=self._terms.threshold,
-            order=[position[client] for client in order],
+            order=sorted(holders, key=lambda position: holders[position] not in good),
             accept=partial(self._is_committed, index, kind),
         )
         if found is None:
@@ -216,8 +255,8 @@ class MaskingAggregator(AggregatorAttempt):
                 Step.UNMASK, f"the shares do not give back the {what} of client {index}"
             )
         secret, subset = found
-        good = [holder[k] for k in subset]
-        return secret, [*good, *(client for client in order if client not in good)]
+        good.update(holders[position] for position in subset)
+        return secret
 
     def _is_committed(self, index: int, kind: Kind, secret: bytes) -> bool:
         advert = self._adverts[index]
@@ -232,7 +271,8 @@ class MaskingAggregator(AggregatorAttempt):
         one compared. Where it does not, no other share could help, and the attempt is over.
         """
         mask = mask_key(mask_secret)
-        for survivor in self._survivors:
+        survivors = set(self._survivors)
+        for survivor in survivors.intersection(self._ring().closed(gone)):
             lower, higher = sorted([gone, survivor])
             offer, escrow = self._offers[lower, higher]
             ends = ((lower, self._adverts[lower].mask), (higher, self._adverts[higher].mask))
@@ -247,6 +287,11 @@ class MaskingAggregator(AggregatorAttempt):
                 raise self._abort(Step.UNMASK, reason) from None
             (subtract_stream if gone > survivor else add_stream)(self._total, stream_key)
 
+    def _ring(self) -> Graph:
+        if self._graph is None:
+            raise OutOfOrder("nobody has advertised")
+        return self._graph
+
     def _agreed_opening(self) -> Opening:
         if self._opening is None:
             raise OutOfOrder("nothing was asked to be opened")
@@ -254,7 +299,11 @@ class MaskingAggregator(AggregatorAttempt):
 
     def _write(self, writer: Writer) -> None:
         writer.fixed(self._context, CONTEXT_BYTES).bundle(self._signed_adverts)
-        writer.bundle({dealer: encode_bundle(dealt) for dealer, dealt in self._dealt.items()})
+        writer.flag(self._graph is not None)
+        if self._graph is not None:
+            writer.indices(self._graph.members).fixed(self._graph.seed, HASH_BYTES)
+        for bundles in (self._dealt, self._escrows):
+            writer.bundle({dealer: encode_bundle(each) for dealer, each in bundles.items()})
         writer.u32(len(self._offers))
         for lower, higher in sorted(self._offers):
             offer, escrow = self._offers[lower, higher]
@@ -269,7 +318,13 @@ class MaskingAggregator(AggregatorAttempt):
         for sender, message in self._signed_adverts.items():
             heading = Heading(Step.ADVERTISE, sender, EVERYBODY, self._terms.ctx1)
             self._adverts[sender] = decode_advert(unseal(message, heading, self._terms.roster))
-        self._dealt = {dealer: decode_bundle(dealt) for dealer, dealt in reader.bundle().items()}
+        if reader.flag():
+            members, seed = reader.indices(), reader.fixed(HASH_BYTES)
+            self._graph = Graph(members, self._terms.degree, seed)
+        self._dealt, self._escrows = (
+            {dealer: decode_bundle(each) for dealer, each in reader.bundle().items()}
+            for _ in range(2)
+        )
         for _ in range(reader.u32()):
             pair = (reader.u32(), reader.u32())
             offer = PairOffer(reader.fixed(CIPHERTEXT_BYTES), reader.fixed(KEY_BYTES))

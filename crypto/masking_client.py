@@ -24,6 +24,7 @@ from crypto.envelope import (
 from crypto.errors import Malformed, OutOfOrder, RingRefused
 from crypto.inbox import read_step
 from crypto.keys import KEY_BYTES, Identity, Rand
+from crypto.masking_graph import HASH_BYTES, Graph, advert_leaf, root_of
 from crypto.masking_keys import (
     Advert,
     Channel,
@@ -32,12 +33,11 @@ from crypto.masking_keys import (
     self_key,
 )
 from crypto.masking_messages import (
-    COMPLETE_GRAPH,
     Dealing,
     DealtShares,
+    Neighbourhood,
     Opening,
     OpeningRequest,
-    adverts_root,
     decode_advert,
     decode_bundle,
     decode_delivery,
@@ -75,6 +75,7 @@ class MaskingClient:
         self._rand = rand
         self._intent_check = intent_check
         self._secrets: ClientSecrets | None = None
+        self._graph: Graph | None = None
         self._adverts: dict[int, Advert] = {}
         self._context = terms.ctx1
         self._delivered: tuple[int, ...] = ()
@@ -98,6 +99,9 @@ class MaskingClient:
         if self._secrets is not None:
             for seed in self._secrets.seeds():
                 writer.fixed(seed, KEY_BYTES)
+        writer.flag(self._graph is not None)
+        if self._graph is not None:
+            writer.indices(self._graph.members).fixed(self._graph.seed, HASH_BYTES)
         writer.bundle({peer: encode_advert(advert) for peer, advert in self._adverts.items()})
         writer.indices(self._delivered).bundle(self._streams)
         writer.bundle({dealer: shares.encode() for dealer, shares in self._shares.items()})
@@ -135,6 +139,9 @@ class MaskingClient:
         if reader.flag():
             mask, self_seed, channel = (reader.fixed(KEY_BYTES) for _ in range(3))
             self._secrets = ClientSecrets.from_seeds(mask, self_seed, channel)
+        if reader.flag():
+            members, seed = reader.indices(), reader.fixed(HASH_BYTES)
+            self._graph = Graph(members, self._terms.degree, seed)
         self._adverts = {peer: decode_advert(data) for peer, data in reader.bundle().items()}
         self._delivered, self._streams = reader.indices(), reader.bundle()
         dealt = reader.bundle().items()
@@ -171,19 +178,18 @@ class MaskingClient:
         return self._seal(Step.ADVERTISE, advert, recipient=EVERYBODY)
 
     def _share(self, payload: memoryview) -> bytes:
-        """Deal t-of-n shares of m_i and b_i to every other member of U1, sealed.
+        """Deal shares of m_i and b_i to every neighbour, sealed, and keep one of each.
 
-        Pair secrets with higher clients are made here, offered to them and escrowed.
+        Pair secrets with higher neighbours are made here, offered to them and escrowed.
         """
         secrets = self._own_secrets()
-        adverts = self._read_adverts(payload, secrets)
-        ctx2 = self._terms.ctx2(adverts_root(adverts), COMPLETE_GRAPH)
+        graph, ctx2, adverts = self._read_adverts(payload, secrets)
         channel = Channel(ctx2, secrets.channel, self._index)
-        dealt = self._deal(secrets)
+        dealt = self._deal(secrets, graph.closed(self._index))
         dealings: dict[int, bytes] = {}
         escrows: dict[int, bytes] = {}
         streams: dict[int, bytes] = {}
-        for peer in sorted(adverts.keys() - {self._index}):
+        for peer in graph.neighbours(self._index):
             offer, attached = None, b""
             with refusing(peer, Step.ADVERTISE):
                 if peer > self._index:
@@ -193,8 +199,8 @@ class MaskingClient:
                 public, shares = adverts[peer].channel, dealt[peer].encode()
                 sealed = channel.seal(public, peer, shares, attached)
             dealings[peer] = Dealing(sealed, offer).encode()
-        self._adverts, self._context, self._streams = adverts, ctx2, streams
-        self._channel = channel
+        self._graph, self._context = graph, ctx2
+        self._adverts, self._streams, self._channel = adverts, streams, channel
         self._shares = {self._index: dealt[self._index]}
         self._due = Step.MASKED_INPUT
         return self._seal(Step.SHARE, encode_dealings(dealings, escrows))
@@ -204,40 +210,55 @@ class MaskingClient:
             raise OutOfOrder("this client has no secrets at this step")
         return self._secrets
 
-    def _read_adverts(self, payload: memoryview, own: ClientSecrets) -> dict[int, Advert]:
-        adverts: dict[int, Advert] = {}
-        for peer, message in decode_bundle(payload).items():
-            if peer not in self._terms.cohort:
-                raise Malformed("an advert of a client outside the cohort")
+    def _read_adverts(
+        self, payload: memoryview, own: ClientSecrets
+    ) -> tuple[Graph, bytes, dict[int, Advert]]:
+        """The graph, ctx2 and the adverts nearby: what is shown must make one root with them."""
+        shown = Neighbourhood.decode(payload)
+        members = shown.members
+        if not set(members) <= set(self._terms.cohort):
+            raise Malformed("an advert of a client outside the cohort")
+        self._check_quorum("adverts", len(members))
+        adverts = {self._index: own.advert(self._terms.ctx1, self._index)}
+        for peer, message in shown.adverts.items():
             heading = Heading(Step.ADVERTISE, peer, EVERYBODY, self._terms.ctx1)
             with refusing(peer, Step.ADVERTISE):
                 adverts[peer] = decode_advert(unseal(message, heading, self._terms.roster))
-        if adverts.get(self._index) != own.advert(self._terms.ctx1, self._index):
-            raise Malformed("this client's own advert is missing or changed")
-        self._check_quorum("adverts", len(adverts))
-        return adverts
+        places = {index: place for place, index in enumerate(members)}
+        if self._index in shown.adverts or not adverts.keys() <= places.keys():
+            raise Malformed("the members are not those of the adverts and this client")
+        leaves = {places[k]: advert_leaf(k, encode_advert(advert)) for k, advert in adverts.items()}
+        root = root_of(len(members), leaves, shown.missing)
+        graph = Graph.over(self._terms.ctx1, members, self._terms.degree, root)
+        if adverts.keys() != set(graph.closed(self._index)):
+            raise Malformed("the adverts are not those of this client's neighbours")
+        return graph, self._terms.ctx2(root, graph.seed), adverts
 
-    def _deal(self, secrets: ClientSecrets) -> dict[int, DealtShares]:
-        """Shares for the whole cohort, so that positions never depend on who advertised."""
-        cohort, threshold = self._terms.cohort, self._terms.threshold
+    def _deal(self, secrets: ClientSecrets, holders: tuple[int, ...]) -> dict[int, DealtShares]:
+        """Shares for this client and its neighbours; the k-th of them, increasing, holds x = k."""
         mask_shares, seed_shares = (
-            split(secret.reveal(), shares=len(cohort), threshold=threshold, rand=self._rand)
+            split(
+                secret.reveal(),
+                shares=len(holders),
+                threshold=self._terms.threshold,
+                rand=self._rand,
+            )
             for secret in (secrets.mask, secrets.self_seed)
         )
         return {
             peer: DealtShares(mask, seed)
-            for peer, mask, seed in zip(cohort, mask_shares, seed_shares, strict=True)
+            for peer, mask, seed in zip(holders, mask_shares, seed_shares, strict=True)
         }
 
     def _mask(self, payload: memoryview) -> bytes:
-        """y_i = x_i + PRG(self) + sum over later - sum over earlier members of U2 of PRG(pair)."""
+        """y_i = x_i + PRG(self) + sum over later - earlier neighbours in U2 of PRG(pair)."""
         delivered, dealings = decode_delivery(payload)
-        self._check_delivery(delivered, dealings)
+        self._check_delivery(self._own_graph(), delivered, dealings)
         secrets, channel = self._own_secrets(), self._channel
         if channel is None:
             raise OutOfOrder("this client has dealt no shares")
         received: dict[int, DealtShares] = {}
-        stream_keys = {peer: self._streams[peer] for peer in delivered if peer > self._index}
+        stream_keys = {peer: self._streams[peer] for peer in dealings if peer > self._index}
         for peer, encoded in dealings.items():
             with refusing(peer, Step.SHARE):
                 dealing = Dealing.decode(encoded, dealer=peer, recipient=self._index)
@@ -257,15 +278,24 @@ class MaskingClient:
         self._due = Step.CONSISTENCY
         return self._seal(Step.MASKED_INPUT, encode_masked_input(delivered, packed))
 
-    def _check_delivery(self, delivered: tuple[int, ...], dealings: dict[int, bytes]) -> None:
+    def _check_delivery(
+        self, graph: Graph, delivered: tuple[int, ...], dealings: dict[int, bytes]
+    ) -> None:
         members = set(delivered)
-        if not members <= self._adverts.keys():
+        if not members <= set(graph.members):
             raise Malformed("shares of a client that did not advertise")
         if self._index not in members:
             raise Malformed("this client is not among those whose shares were delivered")
-        if dealings.keys() != members - {self._index}:
+        nearby = members.intersection(graph.closed(self._index))
+        if dealings.keys() != nearby - {self._index}:
             raise Malformed("shares of some member of U2 are missing, or of others are there")
         self._check_quorum("members of U2", len(members))
+        self._check_threshold("members of U2 nearby", len(nearby))
+
+    def _own_graph(self) -> Graph:
+        if self._graph is None:
+            raise OutOfOrder("this client has seen no adverts")
+        return self._graph
 
     def _pair(self, peer: int, adverts: dict[int, Advert], ctx2: bytes) -> Pair:
         lower, higher = sorted([self._index, peer])
@@ -299,39 +329,46 @@ class MaskingClient:
         if self._index not in survivors:
             raise Malformed("this client, which sent its input, is not among the survivors")
         self._check_quorum("survivors", len(survivors))
+        nearby = survivors.intersection(self._own_graph().closed(self._index))
+        self._check_threshold("survivors nearby", len(nearby))
         check_intent(self._intent_check, request.evidence, opening.intent, len(survivors))
         self._opening = opening
         self._due = Step.UNMASK
         return self._seal(Step.CONSISTENCY, opening.digest, recipient=EVERYBODY)
 
     def _unmask(self, payload: memoryview) -> bytes:
-        """For every member of U2 exactly one share: of b_j if it survived, of m_j if it dropped."""
+        """Of every member of U2 nearby one share: of b_j if it survived, of m_j if it dropped."""
         opening = self._opening
         if opening is None:
             raise OutOfOrder("this client has signed no opening")
         self._check_agreement(opening, decode_bundle(payload))
-        shares = {peer: self._shares[peer].of(kind) for peer, kind in opening.kinds().items()}
+        asked = opening.asked_of(self._own_graph().closed(self._index))
+        shares = {peer: self._shares[peer].of(kind) for peer, kind in asked.items()}
         self._due = None
         self._shares = {}
-        return self._seal(Step.UNMASK, encode_unmask_answer(opening, shares))
+        return self._seal(Step.UNMASK, encode_unmask_answer(opening, asked, shares))
 
     def _check_agreement(self, opening: Opening, signatures: dict[int, bytes]) -> None:
-        """Refuse unless threshold survivors signed what this client signed; see masking."""
+        """Refuse unless threshold of the committee signed what this client signed; see masking."""
+        signers = set(opening.survivors).intersection(self._own_graph().committee)
         for peer, message in signatures.items():
-            if peer not in opening.survivors:
-                raise Malformed("a signature of a client that is not among the survivors")
+            if peer not in signers:
+                raise Malformed(
+                    "a signature of a client that is not among the survivors of the committee"
+                )
             heading = Heading(Step.CONSISTENCY, peer, EVERYBODY, self._context)
             with refusing(peer, Step.CONSISTENCY):
                 if unseal(message, heading, self._terms.roster) != opening.digest:
                     raise Malformed("signs another U2, other survivors or another intent")
-        if len(signatures) < self._terms.threshold:
-            raise Malformed(
-                f"{len(signatures)} signatures; allowed: {self._terms.threshold} or more"
-            )
+        self._check_threshold("signatures", len(signatures))
 
     def _check_quorum(self, what: str, count: int) -> None:
         if count < self._terms.quorum:
             raise Malformed(f"{count} {what}; allowed: {self._terms.quorum} or more")
+
+    def _check_threshold(self, what: str, count: int) -> None:
+        if count < self._terms.threshold:
+            raise Malformed(f"{count} {what}; allowed: {self._terms.threshold} or more")
 
     def _seal(self, step: Step, payload: bytes, recipient: int = AGGREGATOR) -> bytes:
         context = self._terms.ctx1 if step is Step.ADVERTISE else self._context

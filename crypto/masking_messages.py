@@ -2,35 +2,34 @@
 
 advertise     to clients: nothing
               back: Advert, signed to everybody
-share         to clients: the adverts of U1 as signed
-              back: one Dealing per other member of U1, and escrows
-masked input  to clients: U2, and the dealings to this client
+share         to clients: Neighbourhood
+              back: one Dealing per neighbour, and escrows
+masked input  to clients: U2, and the dealings of its neighbours to this client
               back: digest of U2, packed masked vector
 consistency   to clients: OpeningRequest
               back: digest of the Opening, signed to everybody
-unmask        to clients: such signatures by threshold members of the survivors
-              back: digest of the Opening, one share per member of U2
+unmask        to clients: such signatures by threshold survivors of the committee
+              back: digest of the Opening, one share per member of U2 nearby
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from itertools import pairwise
 from typing import Final
 
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
 from crypto.hybrid import CIPHERTEXT_BYTES, HYBRID_KEY_BYTES
 from crypto.keys import KEY_BYTES
+from crypto.masking_graph import HASH_BYTES
 from crypto.masking_keys import ESCROW_BYTES, SEAL_OVERHEAD, Advert, PairOffer
 
 SHARE_BYTES: Final = KEY_BYTES
 SEALED_BYTES: Final = 2 * SHARE_BYTES + SEAL_OVERHEAD
 OFFER_BYTES: Final = CIPHERTEXT_BYTES + KEY_BYTES
-COMPLETE_GRAPH: Final = b"complete graph"
 
 
 class Kind(IntEnum):
@@ -119,15 +118,13 @@ class Opening:
     def encode(self) -> bytes:
         """Intent 32 bytes, then both lists."""
         writer = Writer().fixed(self.intent, KEY_BYTES)
-        _put_indices(writer, self.survivors)
-        _put_indices(writer, self.dropped)
-        return writer.done()
+        return writer.indices(self.survivors).indices(self.dropped).done()
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Opening:
         """Inverse of encode."""
         reader = Reader(data)
-        opening = cls(reader.fixed(KEY_BYTES), _get_indices(reader), _get_indices(reader))
+        opening = cls(reader.fixed(KEY_BYTES), reader.indices(), reader.indices())
         reader.end()
         return opening
 
@@ -136,12 +133,17 @@ class Opening:
         """What clients sign and every answer repeats: ties intent, U2 and survivors together."""
         return tagged_digest("fedmeta/masking/v1/opening", self.encode())
 
-    def kinds(self) -> dict[int, Kind]:
+    @cached_property
+    def kinds(self) -> Mapping[int, Kind]:
         """The kind of share that is asked for, for every client in the lists."""
         return {
             **dict.fromkeys(self.survivors, Kind.SELF_SEED),
             **dict.fromkeys(self.dropped, Kind.MASK_SECRET),
         }
+
+    def asked_of(self, dealers: Iterable[int]) -> dict[int, Kind]:
+        """The kinds that a client is asked for, which holds shares of these dealers; increasing."""
+        return {dealer: self.kinds[dealer] for dealer in dealers if dealer in self.kinds}
 
 
 @dataclass(frozen=True)
@@ -184,41 +186,60 @@ def decode_advert(data: bytes | memoryview) -> Advert:
     return advert
 
 
-def adverts_root(adverts: Mapping[int, Advert]) -> bytes:
-    """Digest of all adverts of U1 by index: two views of the adverts have two roots."""
-    parts = [
-        part
-        for index in sorted(adverts)
-        for part in (Writer().u32(index).done(), encode_advert(adverts[index]))
-    ]
-    return tagged_digest("fedmeta/masking/v1/adverts", *parts)
+@dataclass(frozen=True)
+class Neighbourhood:
+    """What a client is shown of U1.
+
+    Attributes:
+        members: all of U1, increasing.
+        missing: hashes of the tree of adverts that do not follow from the known ones.
+        adverts: adverts of the client's neighbours as signed, by index.
+    """
+
+    members: tuple[int, ...]
+    missing: Sequence[bytes]
+    adverts: Mapping[int, bytes]
+
+    def encode(self) -> bytes:
+        """Members, then the missing hashes behind their number, then the adverts."""
+        writer = Writer().indices(self.members).u32(len(self.missing))
+        writer.fixed(b"".join(self.missing), HASH_BYTES * len(self.missing))
+        return writer.bundle(self.adverts).done()
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Neighbourhood:
+        """Inverse of encode."""
+        reader = Reader(data)
+        members, count = reader.indices(), reader.u32()
+        joined = reader.fixed(HASH_BYTES * count)
+        missing = [joined[k : k + HASH_BYTES] for k in range(0, len(joined), HASH_BYTES)]
+        shown = cls(members, missing, reader.bundle())
+        reader.end()
+        return shown
 
 
 def encode_bundle(bundle: Mapping[int, bytes]) -> bytes:
     """Byte strings by client, in increasing order of the clients."""
-    writer = Writer().u32(len(bundle))
-    for index in sorted(bundle):
-        writer.u32(index).sized(bundle[index])
-    return writer.done()
+    return Writer().bundle(bundle).done()
 
 
 def decode_bundle(data: bytes | memoryview) -> dict[int, bytes]:
     """Inverse of encode_bundle; refuses repetition and any other order."""
     reader = Reader(data)
-    bundle = _get_bundle(reader)
+    bundle = reader.bundle()
     reader.end()
     return bundle
 
 
 def encode_dealings(dealings: Mapping[int, bytes], escrows: Mapping[int, bytes]) -> bytes:
-    """A dealing for every other member of U1, and an escrow for every higher one."""
-    return encode_bundle(dealings) + encode_bundle(escrows)
+    """A dealing for every neighbour, and an escrow for every higher one."""
+    return Writer().bundle(dealings).bundle(escrows).done()
 
 
 def decode_dealings(data: bytes | memoryview) -> tuple[dict[int, bytes], dict[int, bytes]]:
     """Inverse of encode_dealings."""
     reader = Reader(data)
-    dealings, escrows = _get_bundle(reader), _get_bundle(reader)
+    dealings, escrows = reader.bundle(), reader.bundle()
     reader.end()
     if any(len(escrow) != ESCROW_BYTES for escrow in escrows.values()):
         raise Malformed(f"an escrow does not have {ESCROW_BYTES} bytes")
@@ -227,16 +248,13 @@ def decode_dealings(data: bytes | memoryview) -> tuple[dict[int, bytes], dict[in
 
 def encode_delivery(recipients: tuple[int, ...], dealings: Mapping[int, bytes]) -> bytes:
     """U2 and the dealings for one of its members."""
-    writer = Writer()
-    _put_indices(writer, recipients)
-    return writer.done() + encode_bundle(dealings)
+    return Writer().indices(recipients).bundle(dealings).done()
 
 
 def decode_delivery(data: bytes | memoryview) -> tuple[tuple[int, ...], dict[int, bytes]]:
     """Inverse of encode_delivery."""
     reader = Reader(data)
-    recipients = _get_indices(reader)
-    dealings = _get_bundle(reader)
+    recipients, dealings = reader.indices(), reader.bundle()
     reader.end()
     return recipients, dealings
 
@@ -254,56 +272,30 @@ def decode_masked_input(data: bytes | memoryview) -> tuple[bytes, memoryview]:
 
 def delivered_digest(delivered: tuple[int, ...]) -> bytes:
     """Digest of U2."""
-    writer = Writer()
-    _put_indices(writer, delivered)
-    return tagged_digest("fedmeta/masking/v1/delivered", writer.done())
+    return tagged_digest("fedmeta/masking/v1/delivered", Writer().indices(delivered).done())
 
 
-def encode_unmask_answer(opening: Opening, shares: Mapping[int, bytes]) -> bytes:
-    """Digest of the opening, then index, kind and share of every client in it, increasing."""
+def encode_unmask_answer(
+    opening: Opening, asked: Mapping[int, Kind], shares: Mapping[int, bytes]
+) -> bytes:
+    """Digest of the opening, then index, kind and share of everybody whose share is asked for."""
     writer = Writer().fixed(opening.digest, KEY_BYTES)
-    for index, kind in sorted(opening.kinds().items()):
+    for index, kind in asked.items():
         writer.u32(index).u8(kind).fixed(shares[index], SHARE_BYTES)
     return writer.done()
 
 
-def decode_unmask_answer(data: bytes | memoryview, opening: Opening) -> dict[int, bytes]:
+def decode_unmask_answer(
+    data: bytes | memoryview, opening: Opening, asked: Mapping[int, Kind]
+) -> dict[int, bytes]:
     """Inverse of encode_unmask_answer; refuses an answer to any other opening."""
     reader = Reader(data)
     if reader.fixed(KEY_BYTES) != opening.digest:
         raise Malformed("answers another request")
     shares: dict[int, bytes] = {}
-    for index, kind in sorted(opening.kinds().items()):
+    for index, kind in asked.items():
         if (reader.u32(), reader.u8()) != (index, kind):
             raise Malformed("gives other shares than those asked for")
         shares[index] = reader.fixed(SHARE_BYTES)
     reader.end()
     return shares
-
-
-def _put_indices(writer: Writer, indices: Iterable[int]) -> None:
-    listed = tuple(indices)
-    writer.u32(len(listed))
-    for index in listed:
-        writer.u32(index)
-
-
-def _get_indices(reader: Reader) -> tuple[int, ...]:
-    count = reader.u32()
-    fields = Reader(reader.view(4 * count))
-    indices = tuple(fields.u32() for _ in range(count))
-    if any(a >= b for a, b in pairwise(indices)):
-        raise Malformed("indices are not strictly increasing")
-    return indices
-
-
-def _get_bundle(reader: Reader) -> dict[int, bytes]:
-    bundle: dict[int, bytes] = {}
-    last = -1
-    for _ in range(reader.u32()):
-        index = reader.u32()
-        if index <= last:
-            raise Malformed("indices are not strictly increasing")
-        bundle[index] = reader.sized()
-        last = index
-    return bundle

@@ -27,6 +27,7 @@ from crypto.secure_sum import (
 from tests.crypto.harness import (
     EVIDENCE,
     INTENT,
+    PROTOCOLS,
     Run,
     Vector,
     another,
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.parametrize("name", sorted(SECURE_SUMS))
 
 
 def restored_client(run: Run, index: int, state: bytes, rand: Rand | None = None) -> SumClient:
-    return SECURE_SUMS[run.name].restore_client(
+    return PROTOCOLS[run.name].restore_client(
         run.terms,
         index=index,
         identity=identity(index),
@@ -55,7 +56,7 @@ def restored_client(run: Run, index: int, state: bytes, rand: Rand | None = None
 
 
 def restored_officer(run: Run, index: int, state: bytes) -> SumOfficer:
-    return SECURE_SUMS[run.name].restore_officer(
+    return PROTOCOLS[run.name].restore_officer(
         run.terms,
         index=index,
         identity=identity(index),
@@ -66,7 +67,7 @@ def restored_officer(run: Run, index: int, state: bytes) -> SumOfficer:
 
 
 def restored_aggregator(run: Run, state: bytes) -> SumAggregator:
-    return SECURE_SUMS[run.name].restore_aggregator(run.terms, identity=identity(0), state=state)
+    return PROTOCOLS[run.name].restore_aggregator(run.terms, identity=identity(0), state=state)
 
 
 @dataclass

@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 from crypto.envelope import Heading, Step, seal
 from crypto.errors import MessageRefused
 from crypto.keys import Identity, Member, Rand, Roster
+from crypto.masking import Masking
+from crypto.masking_graph import AdvertTree, Graph, advert_leaf
+from crypto.masking_messages import Neighbourhood
+from crypto.protocol import check_cohort, check_survivors
 from crypto.ring import Ring
 from crypto.secure_sum import (
     SECURE_SUMS,
     Done,
     Outgoing,
     Ready,
+    SecureSum,
     SumAggregator,
     SumClient,
     SumOfficer,
@@ -31,6 +36,17 @@ EVIDENCE = b"intent"
 INTENT = hashlib.sha256(EVIDENCE).digest()
 STEPS = {"he": 3, "masking": 5, "plain": 1, "threshold": 8}
 WIDEST = {"he": 59, "masking": 62, "plain": 62, "threshold": 59}
+
+
+class AnyRing(Masking):
+    """Masking that takes rings of any size: small ones leave chance what is to be all but sure."""
+
+    def check(self, terms: Terms) -> None:
+        check_cohort(terms)
+        check_survivors(terms)
+
+
+PROTOCOLS: dict[str, SecureSum] = {**SECURE_SUMS, "ring": AnyRing()}
 
 
 def input_step(name: str) -> int:
@@ -87,8 +103,9 @@ def make_terms(
     round_number: int = 0,
     officers: int = 1,
     committee_threshold: int | None = None,
+    degree: int | None = None,
 ) -> Terms:
-    """Terms with the smallest threshold that masking allows, unless another is given."""
+    """Terms of a complete graph with the smallest threshold allowed, unless others are given."""
     chosen = tuple(range(1, clients + 1)) if cohort is None else tuple(cohort)
     t = (len(chosen) + max_colluders) // 2 + 1 if threshold is None else threshold
     return Terms(
@@ -102,7 +119,7 @@ def make_terms(
         cohort=chosen,
         ring=Ring(bits),
         length=length,
-        degree=len(chosen) - 1,
+        degree=len(chosen) - 1 if degree is None else degree,
         threshold=t,
         min_survivors=least_survivors(t, max_colluders) if min_survivors is None else min_survivors,
         max_colluders=max_colluders,
@@ -155,7 +172,7 @@ class Run:
     ready: Ready | None = None
 
     def __post_init__(self) -> None:
-        protocol = SECURE_SUMS[self.name]
+        protocol = PROTOCOLS[self.name]
         self.aggregator = protocol.aggregator(self.terms, identity=identity(0))
         self.clients = {
             k: protocol.client(
@@ -241,6 +258,32 @@ class Run:
 def another(terms: Terms, **changes: object) -> Terms:
     """The same terms with some fields changed."""
     return replace(terms, **changes)
+
+
+def graph_of(terms: Terms, adverts: Mapping[int, bytes]) -> tuple[AdvertTree, Graph]:
+    """The tree and the graph over these signed adverts, as the aggregator makes them."""
+    members = tuple(sorted(adverts))
+    tree = AdvertTree([advert_leaf(k, payload_of(adverts[k])) for k in members])
+    return tree, Graph.over(terms.ctx1, members, terms.degree, tree.root)
+
+
+def show_nearby(terms: Terms, client: int, adverts: Mapping[int, bytes]) -> bytes:
+    """What a client is shown if these have advertised, itself among them."""
+    tree, graph = graph_of(terms, adverts)
+    missing = tree.proof([graph.members.index(k) for k in graph.closed(client)])
+    nearby = {k: adverts[k] for k in graph.neighbours(client)}
+    return Neighbourhood(graph.members, missing, nearby).encode()
+
+
+def show(client: int, adverts: Mapping[int, bytes]) -> bytes:
+    """What a client of a complete graph is shown if these have advertised, itself among them."""
+    others = {k: advert for k, advert in adverts.items() if k != client}
+    return Neighbourhood(tuple(sorted({client, *adverts})), [], others).encode()
+
+
+def shown(request: bytes) -> dict[int, bytes]:
+    """The signed adverts in a request of the second step."""
+    return dict(Neighbourhood.decode(payload_of(request)).adverts)
 
 
 def context_of(message: bytes) -> bytes:

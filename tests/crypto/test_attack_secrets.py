@@ -29,7 +29,6 @@ from crypto.masking_messages import (
     decode_masked_input,
     decode_unmask_answer,
     encode_advert,
-    encode_bundle,
     encode_delivery,
     encode_unmask_answer,
 )
@@ -47,6 +46,7 @@ from tests.crypto.harness import (
     payload_of,
     resign,
     seeded,
+    show,
     total,
 )
 from tests.crypto.test_masking_attacks import lie, secret_of, unmasked
@@ -129,7 +129,7 @@ def play_everybody_else(run: Run) -> np.ndarray:
 
     advert = tell(Step.ADVERTISE, terms.ctx1, b"")
     adverts = {1: advert, **{k: pretend(k) for k in others}}
-    shared = tell(Step.SHARE, terms.ctx1, encode_bundle(adverts))
+    shared = tell(Step.SHARE, terms.ctx1, show(1, adverts))
     ctx2, victim = context_of(shared), decode_advert(payload_of(advert))
     shares, back, keys = {}, {}, []
     for k, encoded in decode_dealings(payload_of(shared))[0].items():
@@ -176,7 +176,8 @@ def recovered(run: Run, victim: int) -> bytes:
     request = next(iter(run.requests[CONSISTENCY].values()))
     opening = OpeningRequest.decode(payload_of(request)).opening
     answers = sorted(run.answers[UNMASK].items())[: terms.threshold]
-    shares = {k: decode_unmask_answer(payload_of(m), opening)[victim] for k, m in answers}
+    asked = opening.asked_of(terms.cohort)
+    shares = {k: decode_unmask_answer(payload_of(m), opening, asked)[victim] for k, m in answers}
     return combine(shares, threshold=terms.threshold)
 
 
@@ -231,8 +232,10 @@ def with_a_made_up_share(gone: dict[int, int]) -> tuple[Run, np.ndarray]:
             return answer
         request = payload_of(run.requests[CONSISTENCY][1])
         opening = OpeningRequest.decode(request).opening
-        shares = decode_unmask_answer(payload_of(answer), opening)
-        return resign(answer, encode_unmask_answer(opening, {**shares, VICTIM: os.urandom(32)}))
+        asked = opening.asked_of(terms.cohort)
+        shares = decode_unmask_answer(payload_of(answer), opening, asked)
+        made_up = {**shares, VICTIM: os.urandom(32)}
+        return resign(answer, encode_unmask_answer(opening, asked, made_up))
 
     done = run.drive(gone, forge=forge)
     return run, done.total - total(terms, run.vectors, done.contributors)

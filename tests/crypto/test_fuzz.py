@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import Malformed, MessageRefused, SumAborted
 from crypto.masking_messages import (
+    Neighbourhood,
     Opening,
     OpeningRequest,
     decode_advert,
@@ -45,10 +46,11 @@ def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
         (decode_dealings, lambda value: encode_dealings(*value)),
         (decode_delivery, lambda value: encode_delivery(*value)),
         (Opening.decode, Opening.encode),
+        (Neighbourhood.decode, Neighbourhood.encode),
         (OpeningRequest.decode, OpeningRequest.encode),
         (decode_advert, encode_advert),
         (decode_masked_input, lambda value: value[0] + value[1]),
-        (lambda value: decode_unmask_answer(value, request), lambda _: data),
+        (lambda value: decode_unmask_answer(value, request, request.kinds), lambda _: data),
     ):
         try:
             value = decode(data)

@@ -24,6 +24,7 @@ from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal
 from crypto.errors import MessageRefused, OutOfOrder, RingRefused, SumAborted, TermsRefused
 from crypto.keys import Rand
 from crypto.masking_client import MaskingClient
+from crypto.masking_graph import Graph
 from crypto.masking_keys import Channel, ClientSecrets, Pair, mask_key, self_key
 from crypto.masking_messages import (
     SEALED_BYTES,
@@ -58,6 +59,7 @@ from tests.crypto.harness import (
     payload_of,
     resign,
     seeded,
+    show_nearby,
     total,
 )
 
@@ -244,7 +246,7 @@ class Adversary:
     adverts: dict[int, bytes] = field(default_factory=dict)
     dealt: dict[int, dict[int, bytes]] = field(default_factory=dict)
     shared: dict[int, bytes] = field(default_factory=dict)
-    uploads: dict[int, tuple[bytes, frozenset[int]]] = field(default_factory=dict)
+    uploads: dict[int, tuple[bytes, set[int]]] = field(default_factory=dict)
     signed: dict[int, tuple[Opening, bytes]] = field(default_factory=dict)
     shares: dict[tuple[int, Kind], dict[int, bytes]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -260,6 +262,12 @@ class Adversary:
         except (MessageRefused, OutOfOrder):
             return None
 
+    def graph(self, client: int) -> Graph:
+        """The graph that a client has computed."""
+        found = self.run.clients[client]._graph
+        assert found is not None
+        return found
+
     def begin(self) -> None:
         """Collect the adverts."""
         for k in self.run.terms.cohort:
@@ -267,7 +275,7 @@ class Adversary:
 
     def show_adverts(self, client: int, members: set[int]) -> None:
         """Show a client who is in U1."""
-        payload = encode_bundle({j: self.adverts[j] for j in members})
+        payload = show_nearby(self.run.terms, client, {j: self.adverts[j] for j in members})
         answer = self.tell(Step.SHARE, client, payload)
         if answer is not None:
             self.shared[client] = answer
@@ -278,15 +286,16 @@ class Adversary:
 
     def deliver(self, client: int, members: set[int], withheld: frozenset[int]) -> None:
         """Show a client who is in U2."""
-        others = [j for j in members - {client} - withheld if client in self.dealt[j]]
+        nearby = members.intersection(self.graph(client).closed(client))
+        others = [j for j in nearby - {client} - withheld if client in self.dealt.get(j, {})]
         envelopes = {j: self.dealt[j][client] for j in others}
         payload = encode_delivery(tuple(sorted(members)), envelopes)
         upload = self.tell(Step.MASKED_INPUT, client, payload)
         if upload is not None:
-            assert envelopes.keys() == members - {client}
+            assert envelopes.keys() == nearby - {client}
             assert len(members) >= self.run.terms.quorum
             self.run.answers.append({client: upload})
-            self.uploads[client] = (context_of(upload), frozenset(members))
+            self.uploads[client] = (context_of(upload), nearby)
 
     def ask_to_sign(self, client: int, opening: Opening) -> None:
         """Show a client what is to be opened."""
@@ -300,15 +309,15 @@ class Adversary:
     def signatures(self, client: int) -> dict[int, bytes]:
         """All that this client may accept: honest ones over its context and opening, and bought."""
         context, opening = self.run.clients[client]._context, self.signed[client][0]
+        signers = set(opening.survivors).intersection(self.graph(client).committee)
         bought = {}
-        for k in self.corrupt & set(opening.survivors):
+        for k in self.corrupt & signers:
             heading = Heading(Step.CONSISTENCY, k, EVERYBODY, context)
             bought[k] = seal(identity(k), heading, opening.digest)
         honest = {
             k: message
             for k, (signed, message) in self.signed.items()
-            if k in opening.survivors
-            and (signed.digest, context_of(message)) == (opening.digest, context)
+            if k in signers and (signed.digest, context_of(message)) == (opening.digest, context)
         }
         return {**bought, **honest}
 
@@ -319,8 +328,9 @@ class Adversary:
             assert client not in self.opened
             opening = self.signed[client][0]
             self.opened[client] = (context_of(answer), opening)
-            given = decode_unmask_answer(payload_of(answer), opening)
-            for victim, kind in opening.kinds().items():
+            asked = opening.asked_of(self.graph(client).closed(client))
+            given = decode_unmask_answer(payload_of(answer), opening, asked)
+            for victim, kind in asked.items():
                 self.shares[victim, kind][client] = given[victim]
 
     def knows(self, victim: int, kind: Kind) -> bool:

@@ -16,7 +16,7 @@ from crypto.errors import CryptoError, KeyRefused
 from crypto.hybrid import HybridKey
 from crypto.keys import KEY_BYTES, AgreementKey, Identity, Secret
 from crypto.masking_keys import Channel, ClientSecrets
-from crypto.masking_messages import DealtShares, decode_bundle, encode_bundle
+from crypto.masking_messages import DealtShares
 from crypto.secure_sum import SECURE_SUMS
 from tests.crypto.harness import (
     Run,
@@ -27,6 +27,8 @@ from tests.crypto.harness import (
     payload_of,
     resign,
     seeded,
+    show,
+    shown,
     terms_for,
 )
 
@@ -261,9 +263,9 @@ def test_dealing_is_fresh_for_every_call() -> None:
     for k, request in out.messages.items():
         run.aggregator.receive(k, run.clients[k].step(request))
     request = run.aggregator.advance().messages[1]
-    adverts = decode_bundle(payload_of(request))
+    adverts = shown(request)
     with pytest.raises(CryptoError):
-        run.clients[1].step(resign(request, encode_bundle({1: adverts[1]})))
+        run.clients[1].step(resign(request, show(1, {2: adverts[2]})))
     run.clients[1].step(request)
     assert len(recorder.given) == len(set(recorder.given)) == 5
     assert seeded(1)(8) == seeded(1)(8)

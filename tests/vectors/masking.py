@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from crypto.envelope import Heading, Step, seal
 from crypto.masking_messages import (
+    Neighbourhood,
     Opening,
     OpeningRequest,
     decode_bundle,
@@ -170,9 +172,11 @@ def _bad() -> list[Case]:
         return lambda _, message: _resigned(message, request)
 
     def swap_advert(_: Attempt, message: bytes) -> bytes:
-        adverts = decode_bundle(_payload(message))
+        told = Neighbourhood.decode(_payload(message))
+        adverts = told.adverts
         swapped = adverts[3][:46] + _payload(adverts[4]) + adverts[3][-64:]
-        return _resigned(message, encode_bundle({**adverts, 3: swapped}))
+        changed = replace(told, adverts={**adverts, 3: swapped})
+        return _resigned(message, changed.encode())
 
     def withhold(_: Attempt, message: bytes) -> bytes:
         members, dealings = decode_delivery(_payload(message))
@@ -189,9 +193,10 @@ def _bad() -> list[Case]:
 
     def other_opening(_: Attempt, message: bytes) -> bytes:
         asked = Opening(INTENT, (2, 3, 4), (1,))
-        shares = decode_unmask_answer(_payload(message), asked)
+        kinds = asked.asked_of((1, 2, 3, 4))
+        shares = decode_unmask_answer(_payload(message), asked, kinds)
         other = Opening(bytes(32), asked.survivors, asked.dropped)
-        return _resigned(message, encode_unmask_answer(other, shares))
+        return _resigned(message, encode_unmask_answer(other, kinds, shares))
 
     def replayed(attempt: Attempt, _: bytes) -> bytes:
         return attempt.requests[SHARE][2]
