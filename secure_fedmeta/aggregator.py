@@ -42,6 +42,7 @@ class Release:
         selected: how many clients were asked.
         rejected: refused messages by reason.
         spend: all that the population has spent after this round, in other runs too.
+        unchecked: officers that could have changed the sum without being noticed; see Done.
     """
 
     round: int
@@ -49,6 +50,7 @@ class Release:
     selected: int
     rejected: Mapping[str, int]
     spend: Spend
+    unchecked: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ class Aggregator:
             selected=len(setting.cohort),
             rejected=dict(exchange.rejected),
             spend=spend(self._ledger.events(self._population), delta=plan.delta),
+            unchecked=done.unchecked,
         )
 
     def abort(self, exchange: Exchange, error: SumAborted | BudgetExceeded) -> Abort:

@@ -91,6 +91,7 @@ def report(
             "threshold": parts.sharing.threshold,
             "committee": parts.committee.members,
             "committee_threshold": parts.committee.threshold,
+            "unchecked_rounds": sum(bool(record.get("unchecked")) for record in records),
         },
         "data": {
             "source": parts.source.name,

@@ -251,6 +251,7 @@ class Training:
                 "status": "released",
                 "survivors": outcome.survivors,
                 "selected": outcome.selected,
+                "unchecked": list(outcome.unchecked),
                 "rejected": dict(outcome.rejected),
                 "epsilon": outcome.spend.worst,
                 "epsilon_by_adversary": {

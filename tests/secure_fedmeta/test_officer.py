@@ -192,6 +192,7 @@ def test_a_run_reports_the_bytes_of_clients_alone(tmp_path: Path) -> None:
     assert result.status == "completed"
     protocol = result.report["secure_sum"]
     assert protocol["protocol"] == "he"
+    assert protocol["unchecked_rounds"] == 1
     assert protocol["capabilities"]["collusion"].startswith("none")
     assert result.report["bytes_per_client"]["sent"] < 80_000
 
@@ -212,6 +213,7 @@ def test_rounds_of_a_committee_release_the_sum_and_survive_losses(tmp_path: Path
     assert outcome.survivors == CLIENTS
     ((terms, done),) = federation.spy.sums
     assert terms.committee_threshold == 3
+    assert outcome.unchecked == done.unchecked
     assert len(done.unchecked) == 3
     sent = [federation.spy.vectors[terms.round, 1, k] for k in done.contributors]
     np.testing.assert_array_equal(done.total, np.sum(sent, axis=0))
