@@ -9,7 +9,7 @@ from crypto.errors import OutOfOrder, RingRefused
 from crypto.he_messages import context_of_key, context_under, decode_key, encode_ciphertexts
 from crypto.he_packing import to_coefficients
 from crypto.he_parameters import choose
-from crypto.he_seal import Encryptor, scheme_for
+from crypto.he_pool import encrypt_all
 from crypto.keys import Identity
 from crypto.protocol import VectorSource
 from crypto.saved_state import begin_state, reading_state
@@ -70,8 +70,6 @@ class HeClient:
         if vector.shape != (terms.length,):
             raise RingRefused(f"vector of shape {vector.shape}; allowed: ({terms.length},)")
         terms.ring.encode(vector)  # refuses what does not fit
-        encryptor = Encryptor(scheme_for(parameters), key)
-        coefficients = to_coefficients(vector, parameters)
-        encrypted = encryptor.encrypt_all(coefficients)
+        encrypted = encrypt_all(parameters, key, to_coefficients(vector, parameters))
         heading = Heading(Step.HE_INPUT, self._index, officer, context_under(terms, payload))
         return seal(self._identity, heading, encode_ciphertexts(parameters, encrypted))

@@ -33,6 +33,7 @@ from crypto.he_messages import (
 )
 from crypto.he_packing import from_coefficients
 from crypto.he_parameters import choose
+from crypto.he_pool import decrypt_all
 from crypto.he_seal import KeyPair, SecretKey, scheme_for
 from crypto.he_uploads import senders_of, sum_of
 from crypto.inbox import read_step
@@ -146,11 +147,11 @@ class HeOfficer:
     def _decrypt(self, keys: SecretKey, total: Words) -> NDArray[np.uint64]:
         """Ring residues of the sum, [length]."""
         terms = self._terms
-        rows, budgets = zip(*(keys.decrypt(words) for words in total), strict=True)
+        rows, budgets = decrypt_all(self._parameters, keys, total)
         if min(budgets) < 1:
             raise SumAborted(Step.HE_OPEN.label, "the noise is larger than that of fresh uploads")
         try:
-            values = from_coefficients(np.stack(rows), self._parameters, terms.length)
+            values = from_coefficients(rows, self._parameters, terms.length)
         except Malformed as error:
             raise SumAborted(Step.HE_OPEN.label, str(error)) from None
         return terms.ring.encode(values)

@@ -21,6 +21,7 @@ from audit.canonical import decimal
 from audit.log import AuditLog
 from audit.note import LogSigner
 from audit.pin import PinStore
+from crypto.progress import listening
 from privacy.accountant import BUDGETED
 from privacy.errors import BudgetExceeded
 from secure_fedmeta import __version__, state
@@ -183,7 +184,10 @@ class Training:
                 return
             began = time.monotonic()
             try:
-                outcome = run_round(self._aggregator, self._transport, round_index=index, attempt=1)
+                with listening(lambda text: self._progress.stage(f"training: {text}")):
+                    outcome = run_round(
+                        self._aggregator, self._transport, round_index=index, attempt=1
+                    )
             except BudgetExceeded:  # another run spent the rest in the meantime
                 self._stop_for_budget(index)
                 return

@@ -18,6 +18,7 @@ from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
 from secure_fedmeta.pipeline import assemble, found_parties
+from secure_fedmeta.progress import Silent
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.training import run
 from secure_fedmeta.transport.memory import Delivery, Faults
@@ -223,3 +224,21 @@ def test_a_committee_that_is_not_allowed_is_refused_with_what_is() -> None:
     changes = {**HE, "secure_sum.protocol": "threshold", "secure_sum.committee_threshold": 2}
     with pytest.raises(ConfigError, match="2 of 5 members; allowed: 3 to 5"):
         assemble(tiny(changes))
+
+
+def test_long_encryption_is_shown_as_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[str] = []
+
+    class Listening(Silent):
+        def stage(self, text: str) -> None:
+            stages.append(text)
+
+    config = tiny({"secure_sum.protocol": "he", "privacy.max_colluders": 0, "training.rounds": 1})
+    run(config, out=tmp_path / "quick", progress=Listening())
+    assert not any("crypting" in text for text in stages)
+    monkeypatch.setattr("crypto.progress.QUIET_SECONDS", 0.0)
+    run(config, out=tmp_path / "slow", progress=Listening())
+    assert "training: encrypting: ciphertext 1 of 1" in stages
+    assert "training: decrypting: ciphertext 1 of 1" in stages
