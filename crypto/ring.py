@@ -61,7 +61,7 @@ class Ring:
         Args:
             max_abs: bound on one client's |integer| per coordinate before noise.
             clients: number of vectors added, noise shares included.
-            noise_std: standard deviation per coordinate of the Skellam noise in the whole sum
+            noise_std: standard deviation per coordinate of the integer noise in the whole sum
                 of all clients; 0 means no noise.
             dimension: number of coordinates.
             failure_log2: log2 of the tolerated probability per sum, at most -1.
@@ -181,12 +181,16 @@ def _blocks(size: int) -> Iterator[slice]:
 
 
 def noise_tail(noise_std: float, *, dimension: int, failure_log2: int) -> int:
-    """An integer t with P(some |X_k| > t) <= 2^failure_log2 for d Skellam variables, by Chernoff.
+    """An integer t with P(some |X_k| > t) <= 2^failure_log2 for integer noise X, by Chernoff.
 
     A symmetric Skellam variable X of variance v is the difference of two Poisson variables of
     mean v/2, so E exp(s X) = exp(v (cosh s - 1)) and Chernoff's bound at s = asinh(a/v) gives
 
         P(X >= a) <= exp(-I(a)),   I(a) = a asinh(a/v) - (sqrt(v^2 + a^2) - v).
+
+    Sums of discrete Gaussians exp(-k^2 / (2 v_i)) with v = sum v_i lie below the same bound:
+    E exp(s X_i) is exp(s^2 v_i / 2) times a theta series at a shift over the one at 0, which is its
+    maximum, so at most exp(s^2 v_i / 2); and s^2 / 2 <= cosh s - 1.
 
     Both signs and all coordinates: P <= 2 d exp(-I(t+1)), whatever their dependence. I grows in a,
     so t is found by bisection, with a relative slack of 2^-40 in the exponent for the rounding of

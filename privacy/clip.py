@@ -8,7 +8,7 @@ present. The guarantee of the whole rests on the last step alone, which uses int
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from privacy.rng import SecureRandom
 MIN_BOUND, MAX_BOUND = 2.0**-500, 2.0**500
 MAX_ROUNDED = 2.0**52
 MAX_DELTA = 2**31 - 1
+_SUM_BLOCK = 1 << 13  # values at a time: they stay in the cache, and BLAS on one thread
+_ROUND_BLOCK = 1 << 16  # likewise, and the set-up of the key stream does not show
 
 
 def clip_l2(units: NDArray[np.floating[Any]], bound: float) -> NDArray[np.float64]:
@@ -48,30 +50,44 @@ def clip_l2(units: NDArray[np.floating[Any]], bound: float) -> NDArray[np.float6
         )
     if not MIN_BOUND <= bound <= MAX_BOUND:
         raise PlanRefused(f"clip bound {bound!r} is outside [{MIN_BOUND!r}, {MAX_BOUND!r}]")
-    rows = np.array(units, dtype=np.float64, order="C")
-    if rows.size == 0:
-        return rows
-    rows[~np.isfinite(rows).all(axis=1)] = 0.0
-    slack = (rows.shape[1] + 8) * 2.0**-52
-    largest = np.abs(rows).max(axis=1)
-    largest[largest == 0.0] = 1.0
-    # Dividing by the largest entry first: squares neither overflow nor vanish, and the norm,
-    # which may itself overflow, is compared after division too.
-    with np.errstate(over="ignore"):
-        limit = bound / largest
-    unit_rows = rows / largest[:, None]
-    relative = np.sqrt(np.add.reduce(unit_rows * unit_rows, axis=1))
-    over = relative * (1.0 + slack) > limit
-    factor = (bound * (1.0 - 2.0 * slack) / relative[over])[:, None]
-    rows[over] = unit_rows[over] * factor
+    rows = np.empty(units.shape, dtype=np.float64)
+    if rows.size:
+        for unit, row in zip(units, rows, strict=True):
+            _clip_row(unit, bound, row)
     return rows
+
+
+def _clip_row(unit: NDArray[np.floating[Any]], bound: float, row: NDArray[np.float64]) -> None:
+    largest = max(float(unit.max()), -float(unit.min()))
+    if not math.isfinite(largest):
+        row.fill(0.0)
+        return
+    # By a power of two the row comes to where squares neither overflow nor vanish.
+    exponent = 0 if 2.0**-400 < largest < 2.0**400 else math.frexp(largest)[1]
+    squared = 0.0
+    scratch = np.empty(min(_SUM_BLOCK, unit.size), dtype=np.float64)
+    for block in _blocks(unit.size, _SUM_BLOCK):
+        part = scratch[: unit[block].size]
+        np.copyto(part, unit[block])
+        if exponent:
+            np.ldexp(part, -exponent, out=part)
+        squared += float(np.dot(part, part))
+    norm = math.sqrt(squared)
+    slack = (unit.size + 8) * 2.0**-52
+    # On the row's scale. 2^520 times any bound is above every norm: no larger factor is needed.
+    limit = math.ldexp(bound, min(-exponent, 520))
+    np.copyto(row, unit)
+    if norm * (1.0 + slack) > limit:
+        if exponent:
+            np.ldexp(row, -exponent, out=row)
+        row *= bound * (1.0 - 2.0 * slack) / norm
 
 
 def round_stochastic(values: NDArray[np.float64], rng: SecureRandom) -> NDArray[np.int64]:
     """Round each value up or down at random so that the mean of the result is the value.
 
-    floor(x) + [u < x - floor(x)] with u uniform on multiples of 2^-53; integers, negative zero
-    included, stay as they are.
+    floor(x) + floor(x - floor(x) + u) with u uniform on multiples of 2^-32 in [0, 1), so that the
+    mean is off by at most 2^-32; integers, negative zero included, stay as they are.
 
     Args:
         values: float64, any shape, each |x| < 2^52.
@@ -83,27 +99,35 @@ def round_stochastic(values: NDArray[np.float64], rng: SecureRandom) -> NDArray[
     Raises:
         PlanRefused: a value that is not finite or too large.
     """
-    if not bool((np.abs(values) < MAX_ROUNDED).all()):
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if flat.size and not max(float(flat.max()), -float(flat.min())) < MAX_ROUNDED:
         raise PlanRefused("a value to round is not finite or not below 2^52 in magnitude")
-    down = np.floor(values)
-    up = rng.generator.random(values.shape) < values - down
-    return down.astype(np.int64) + up
+    rounded = np.empty(flat.size, dtype=np.int64)
+    for block in _blocks(flat.size, _ROUND_BLOCK):
+        down = np.floor(flat[block])
+        part = flat[block] - down
+        part += rng.words(part.size) * 2.0**-32
+        np.floor(part, out=part)
+        down += part
+        np.copyto(rounded[block], down, casting="unsafe")
+    return rounded.reshape(values.shape)
 
 
 def clip_integers(rows: NDArray[np.int64], delta: int) -> NDArray[np.int64]:
     """Shrink each integer row, flooring toward zero, so that its L2 norm is <= delta exactly.
 
-    No floating-point number takes part. Rows within the bound are returned unchanged. A longer row
-    v becomes sign(v) * floor(|v| * delta / r) with r the norm of v rounded up to an integer, hence
-    |w_i| <= |v_i| * delta / ||v|| for every coordinate and ||w|| <= delta. Holds for every int64
-    input, -2^63 included.
+    A longer row v becomes sign(v) * floor(|v| * delta / r) with r the norm of v rounded up to an
+    integer, hence |w_i| <= |v_i| * delta / ||v|| for every coordinate and ||w|| <= delta. Rows
+    within the bound are kept. Whether a row is within is decided in integers, unless a float64 sum
+    of squares is below delta^2 by more than all its roundings together, (d + 8) * 2^-52 relatively.
+    Holds for every int64 input, -2^63 included.
 
     Args:
-        rows: int64 [k, d]; k = 0 is fine.
+        rows: int64 [k, d]; k = 0 is fine. Changed in place.
         delta: largest L2 norm of a row, 0 <= delta < 2^31.
 
     Returns:
-        int64 [k, d], a new array.
+        The same array.
 
     Raises:
         PlanRefused: another shape or dtype, or a delta outside the range.
@@ -114,31 +138,47 @@ def clip_integers(rows: NDArray[np.int64], delta: int) -> NDArray[np.int64]:
         )
     if not 0 <= delta <= MAX_DELTA:
         raise PlanRefused(f"delta {delta} is outside 0..2^31-1")
-    clipped = rows.copy()
-    for row in clipped:
+    for row in rows:
+        if _rough_square(row) * (1.0 + (row.size + 8) * 2.0**-52) < float(delta) ** 2:
+            continue
         squared = _squared_norm(row)
         if squared > delta * delta:
-            norm = math.isqrt(squared - 1) + 1
-            row[:] = _shrink(row, delta, norm)
-    return clipped
+            _shrink(row, delta, math.isqrt(squared - 1) + 1)
+    return rows
+
+
+def _rough_square(row: NDArray[np.int64]) -> float:
+    squared = 0.0
+    for block in _blocks(row.size, _SUM_BLOCK):
+        part = row[block].astype(np.float64)
+        squared += float(np.dot(part, part))
+    return squared
 
 
 def _squared_norm(row: NDArray[np.int64]) -> int:
-    """The exact squared L2 norm, in Python integers where int64 could overflow."""
+    """The exact squared L2 norm, in integers of any size where int64 could overflow."""
     largest = max(int(row.max()), -int(row.min())) if row.size else 0
     if row.size * largest * largest < 2**63:
         return int(np.dot(row, row))
-    return sum(int(value) ** 2 for value in row)
+    if largest < 2**32 and row.size < 2**30:
+        high, low = row >> 16, row & 0xFFFF
+        parts = (np.dot(high, high), np.dot(high, low), np.dot(low, low))
+        return (int(parts[0]) << 32) + (int(parts[1]) << 17) + int(parts[2])
+    wide = row.astype(object)
+    return int(np.dot(wide, wide))
 
 
-def _shrink(row: NDArray[np.int64], delta: int, norm: int) -> NDArray[np.int64]:
-    """Trunc(row * delta / norm) in exact integer arithmetic."""
+def _shrink(row: NDArray[np.int64], delta: int, norm: int) -> None:
+    """Replace row by trunc(row * delta / norm), in exact integer arithmetic."""
     largest = max(int(row.max()), -int(row.min()))
-    if largest * delta < 2**63 and norm < 2**63:
-        magnitude: NDArray[np.int64] = np.abs(row) * np.int64(delta) // np.int64(norm)
-        return np.sign(row) * magnitude
-    exact = [(abs(int(v)) * delta // norm) * (1 if v >= 0 else -1) for v in row]
-    return np.array(exact, dtype=np.int64)
+    narrow = largest * delta < 2**63 and norm < 2**63
+    wide = row if narrow else row.astype(object)
+    row[:] = np.sign(wide) * (np.abs(wide) * delta // norm)
+
+
+def _blocks(size: int, step: int) -> Iterator[slice]:
+    for low in range(0, size, step):
+        yield slice(low, low + step)
 
 
 def bounded_sum(
@@ -171,7 +211,11 @@ def bounded_sum(
     Returns:
         int64 [m].
     """
-    rounded = round_stochastic(forward(clip_l2(units, clip)) * scale, rng)
-    np.clip(rounded, -cap, cap, out=rounded)
-    total: NDArray[np.int64] = np.add.reduce(clip_integers(rounded, delta), axis=0)
+    total = np.zeros(forward(clip_l2(units[:0], clip)).shape[1], dtype=np.int64)
+    # One row at a time: what one unit needs stays small, however many there are.
+    for unit in range(units.shape[0]):
+        row = forward(clip_l2(units[unit : unit + 1], clip))
+        rounded = round_stochastic(np.multiply(row, scale, out=row), rng)
+        np.clip(rounded, -cap, cap, out=rounded)
+        total += clip_integers(rounded, delta)[0]
     return total

@@ -171,8 +171,9 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
         "results of earlier runs on the same people are not covered by adding the figures up."
     )
     sampler = (
-        "The noise is drawn in double precision from a ChaCha20 stream that each client keys from "
-        "its operating system; the sampler's own rounding is not part of the bound."
+        "The noise is drawn from AES-256 key streams that each client keys from its operating "
+        "system; the sampler takes logarithms of probabilities in double precision, and their "
+        "rounding is not part of the bound."
     )
     sized = (
         f"Noise is sized for {plan.min_survivors} contributing clients of which "

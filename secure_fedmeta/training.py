@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -166,7 +167,9 @@ class Training:
         )
         wire = parts.config.transport
         self._transport = TRANSPORTS.get(wire.name)(
-            parties.endpoints, wire, faults=randomness.generator("faults").generator
+            parties.endpoints,
+            wire,
+            faults=np.random.default_rng(int.from_bytes(randomness.stream("faults")(32), "little")),
         )
 
     @property

@@ -224,6 +224,25 @@ def test_tail_is_where_the_chernoff_exponent_reaches_what_is_wanted(
     assert just_below < 1 or chernoff_exponent(noise_std**2, just_below) < wanted
 
 
+@pytest.mark.parametrize(("sigma", "shares"), [(0.5, 1), (0.7, 3), (6.0, 1), (6.0, 4)])
+def test_sums_of_discrete_gaussians_stay_below_the_same_bound(sigma: float, shares: int) -> None:
+    """Exact probabilities of a share, convolved; a bound far too wide is seen where it is tight."""
+    reach = math.ceil(12 * sigma) + 5
+    share = np.exp(-np.square(np.arange(-reach, reach + 1.0)) / (2 * sigma**2))
+    law = np.ones(1)
+    for _ in range(shares):
+        law = np.convolve(law, share / share.sum())  # positive terms: tails keep their digits
+    t = noise_tail(math.sqrt(shares) * sigma, dimension=1, failure_log2=-40)
+    middle = shares * reach
+
+    def tail(beyond: int) -> float:
+        return 2.0 * float(law[middle + beyond + 1 :].sum())
+
+    assert tail(t) <= 2.0**-40
+    if sigma > 1:  # where Skellam is near a Gaussian
+        assert tail(3 * t // 4) > 2.0**-40
+
+
 def test_oracle_of_the_tail_agrees_with_scipy() -> None:
     # For the oracle itself: another implementation of the same law, where double precision lasts.
     for variance, t in ((1.0, 3), (49.0, 20)):

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from privacy.clip import bounded_sum, clip_integers, clip_l2, round_stochastic
+from privacy.clip import _squared_norm, bounded_sum, clip_integers, clip_l2, round_stochastic
 from privacy.compression import Compression
 from privacy.errors import PlanRefused
 from privacy.rng import SecureRandom
@@ -57,6 +57,26 @@ def test_the_bound_holds_with_many_coordinates(dimension: int) -> None:
     units = rng.standard_normal((3, dimension)) * 10.0 ** rng.integers(-3, 3, (3, dimension))
     for row in clip_l2(units, 0.7):
         assert exact_square(row) <= Fraction(0.7) ** 2
+
+
+@pytest.mark.parametrize(
+    ("value", "bound"),
+    [
+        (2.0**-505, 2.0**-500),
+        (2.0**-521, 2.0**-500),
+        (2.0**-1074, 2.0**-500),
+        (2.0**1015, 2.0**500),
+    ],
+)
+def test_many_tiny_or_huge_coordinates_are_bounded_together(value: float, bound: float) -> None:
+    (row,) = clip_l2(np.full((1, 100_000), value), bound)
+    exact = 100_000 * Fraction(float(row[0])) ** 2
+    assert (row == row[0]).all()
+    assert exact <= Fraction(bound) ** 2
+    if 100_000 * Fraction(value) ** 2 <= Fraction(bound) ** 2:
+        assert row[0] == value
+    else:
+        assert exact > Fraction(bound) ** 2 * (1 - Fraction(1, 10**9))
 
 
 @given(matrices, st.integers(0, 3))
@@ -160,9 +180,10 @@ extremes = st.sampled_from([-(2**63), 2**63 - 1, 2**31, -(2**31), 2**32 + 1, 0, 
 def test_integer_rows_never_exceed_delta_and_floor_toward_zero(
     rows: np.ndarray, delta: int
 ) -> None:
+    given = rows.tolist()
     clipped = clip_integers(rows, delta)
-    assert clipped.dtype == np.int64
-    for before, after in zip(rows.tolist(), clipped.tolist(), strict=True):
+    assert clipped is rows
+    for before, after in zip(given, clipped.tolist(), strict=True):
         length = sum(v * v for v in before)
         assert sum(v * v for v in after) <= delta * delta
         if length <= delta * delta:
@@ -266,7 +287,40 @@ def test_rounding_rarely_reaches_the_integer_clip() -> None:
         scale = default_scale(clip, dimension)
         delta = integer_bound(clip, scale, dimension)
         rng = SecureRandom.from_key(KEY)
-        units = clip_l2(rng.generator.standard_normal((500, dimension)) * 100, clip)
+        units = clip_l2(np.random.default_rng(5).standard_normal((500, dimension)) * 100, clip)
         rounded = round_stochastic(units * scale, rng)
         assert (np.square(rounded).sum(axis=1) <= delta**2).all()
         assert delta <= 1.001 * scale * clip
+
+
+@given(
+    arrays(
+        np.float32, st.tuples(st.integers(0, 2), st.just(DIMENSION)), elements=st.floats(width=32)
+    ),
+    st.sampled_from([np.float16, np.float32, np.float64]),
+    st.integers(1, 3),
+)
+def test_one_unit_given_several_times_moves_the_sum_as_so_many_units(
+    others: np.ndarray, dtype: type, copies: int
+) -> None:
+    """Duplicates count one by one, in every float type, the largest of the type included."""
+    unit = np.full((1, DIMENSION), np.finfo(dtype).max, dtype=dtype)
+    with np.errstate(over="ignore"):
+        rows = others.astype(dtype)
+    without, with_units = summed(rows), summed(np.vstack([rows, *[unit] * copies]))
+    moved = sum((a - b) ** 2 for a, b in zip(with_units, without, strict=True))
+    assert moved <= (copies * DELTA) ** 2
+    assert moved > (0.99 * copies * SCALE * CLIP) ** 2
+
+
+@pytest.mark.parametrize("delta", [1, 10**4, 2**30, 2**31 - 1])
+def test_a_row_just_beyond_delta_is_clipped_and_one_at_delta_is_kept(delta: int) -> None:
+    assert clip_integers(np.array([[delta, 0, 0]]), delta).tolist() == [[delta, 0, 0]]
+    assert clip_integers(np.array([[0, delta, 1]]), delta).tolist() == [[0, delta - 1, 0]]
+
+
+@given(arrays(np.int64, st.integers(0, 40), elements=st.integers(-(2**32) + 1, 2**32 - 1)))
+@example(np.full(40, -(2**32) + 1))
+@example(np.full(40, 2**31))
+def test_squares_are_added_up_exactly_beyond_int64(row: np.ndarray) -> None:
+    assert _squared_norm(row) == sum(int(value) ** 2 for value in row)

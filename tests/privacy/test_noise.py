@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import mpmath
 import numpy as np
@@ -10,7 +11,15 @@ import pytest
 from scipy.stats import chi2, poisson
 
 from privacy.errors import PlanRefused
-from privacy.noise import LARGE_MEAN, MAX_VARIANCE, _log_poisson, _poisson_less_floor, skellam
+from privacy.noise import (
+    MAX_VARIANCE,
+    SAMPLERS,
+    Sampler,
+    _poisson,
+    discrete_gaussian,
+    poisson_log_weight,
+    skellam,
+)
 from privacy.rng import SecureRandom
 from tests.privacy.skellam_exact import log_pmf
 
@@ -18,11 +27,15 @@ KEY = bytes(range(32))
 ALPHA = 1e-6
 
 
-def bins_reject(sample: np.ndarray, variance: float) -> bool:
+def bins_reject(
+    sample: np.ndarray,
+    variance: float,
+    log_p: Callable[[float, int], np.ndarray] = log_pmf,
+) -> bool:
     """Chi-square test of fit to the exact pmf, in up to 60 bins of equal width plus two tails."""
     spread = math.sqrt(variance)
     reach = int(9 * spread) + 12
-    pmf = np.exp(log_pmf(variance, reach))
+    pmf = np.exp(log_p(variance, reach))
     width = max(1, round(spread / 8))
     edges = np.arange(-4 * max(spread, 1), 4 * max(spread, 1), width).round().astype(int)
     cut = np.searchsorted(edges, np.arange(-reach, reach + 1), side="right")
@@ -50,12 +63,14 @@ def test_the_test_of_fit_has_power(variance: float) -> None:
     )
 
 
-@pytest.mark.parametrize("mean", [LARGE_MEAN, 1000.5, 123456.7])
+@pytest.mark.parametrize("mean", [5.5, 1000.5, 123456.7])
 def test_each_poisson_variable_follows_its_distribution(mean: float) -> None:
     """A finer test of fit than on differences: 2 million draws in bins of an eighth of a spread."""
     count, spread = 2_000_000, math.sqrt(mean)
-    sample = _poisson_less_floor(mean, count, SecureRandom.from_key(KEY)) + math.floor(mean)
-    edges = np.floor(mean + spread * np.arange(-4, 4.01, 0.125))
+    sample = _poisson(mean).draw(count, SecureRandom.from_key(KEY)) + math.floor(mean)
+    assert sample.min() >= 0
+    edges = np.unique(np.floor(mean + spread * np.arange(-4, 4.01, 0.125)))
+    edges = edges[edges >= 0]
     expected = np.diff(poisson.cdf([-1, *edges, np.inf], mean)) * count
     observed = np.bincount(np.searchsorted(edges, sample, side="left"), minlength=len(expected))
     statistic = ((observed - expected) ** 2 / expected).sum()
@@ -69,26 +84,81 @@ def test_shares_add_up_to_the_distribution_that_is_accounted() -> None:
     assert bins_reject(np.asarray(total), 320.0)
 
 
+@pytest.mark.parametrize("sampler", [skellam, discrete_gaussian])
 @pytest.mark.parametrize("variance", [1e8, 1e12, MAX_VARIANCE])
-def test_large_variances_have_the_right_moments(variance: float) -> None:
-    """Two-sided at 6 standard errors; kurtosis of a large Skellam is a Gaussian's."""
+def test_large_variances_have_the_right_moments(sampler: Sampler, variance: float) -> None:
+    """Two-sided at 6 standard errors; kurtosis of both is a Gaussian's."""
     count = 200_000
-    sample = skellam(variance, count, SecureRandom.from_key(KEY)).astype(np.float64)
+    sample = sampler(variance, count, SecureRandom.from_key(KEY)).astype(np.float64)
     assert abs(sample.mean()) < 6 * math.sqrt(variance / count)
     assert abs(sample.var() / variance - 1) < 6 * math.sqrt(2 / count)
     assert abs((sample**4).mean() / variance**2 - 3) < 6 * math.sqrt(96 / count)
 
 
-@pytest.mark.parametrize("mean", [LARGE_MEAN, 12345.678, 8e7, 5e11, 2.0**49 + 0.25])
-def test_log_probabilities_lose_nothing_at_large_means(mean: float) -> None:
+@pytest.mark.parametrize("variance", [2.0**-10, 0.05])
+def test_small_variances_have_the_right_counts(variance: float) -> None:
+    """Zeros, ones and twos at 6 standard errors; half the variance is seen."""
+    count = 1_000_000
+    sample = np.abs(skellam(variance, count, SecureRandom.from_key(KEY)))
+
+    def fits(assumed: float) -> bool:
+        half = np.exp(log_pmf(assumed, 12))[12:15]
+        shares = half * [1, 2, 2]
+        counts = np.bincount(sample, minlength=3)[:3]
+        errors = 6 * np.sqrt(count * shares * (1 - shares)) + 6
+        return bool((np.abs(counts - count * shares) < errors).all())
+
+    assert fits(variance)
+    assert not fits(variance / 2)
+    assert not fits(variance * 1.2)
+
+
+@pytest.mark.parametrize(
+    "mean",
+    [
+        2.0**-101,
+        1e-9,
+        2.0**-11,
+        0.5,
+        1.0,
+        5.5,
+        15.9,
+        17.2,
+        333.3,
+        1000.0,
+        12345.678,
+        8e7,
+        5e11,
+        2.0**49 + 0.25,
+    ],
+)
+def test_log_probabilities_are_as_exact_as_is_said(mean: float) -> None:
     spreads = [-10, -6, -3.1, -1, -0.1, 0, 0.1, 1, 3, 6, 10]
+    counts = {max(0, math.floor(mean + s * math.sqrt(mean))) for s in spreads} | {0, 1, 2, 16}
     with mpmath.workdps(60):
-        for count in [math.floor(mean + s * math.sqrt(mean)) for s in spreads]:
+        for count in counts:
+            at = float((count - mpmath.mpf(mean)) / mpmath.sqrt(mean))
             exact = count * mpmath.log(mean) - mean - mpmath.loggamma(count + 1)
-            offset = float(count - mpmath.mpf(mean))
-            found = float(_log_poisson(np.array([offset]), mean)[0])
-            assert abs(float(exact - found)) <= 3e-15 * math.sqrt(mean)
-    assert _log_poisson(np.array([-mean, -0.6 * mean]), mean).tolist() == [-math.inf, -math.inf]
+            exact += mpmath.log(2 * mpmath.pi) / 2
+            found = float(poisson_log_weight(np.array([count - math.floor(mean)]), mean)[0])
+            assert abs(float(exact - found)) <= 3e-15 * (4 + min(at * at, abs(float(exact))))
+    below = np.array([-math.floor(mean) - 1, -math.floor(mean) - 10])
+    assert poisson_log_weight(below, mean).tolist() == [-math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("variance", [0.3, 1.0, 40.0, 1e5])
+def test_the_discrete_gaussian_follows_its_distribution(variance: float) -> None:
+    sample = discrete_gaussian(variance, 200_000, SecureRandom.from_key(KEY))
+    assert sample.dtype == np.int64
+    assert not bins_reject(sample, variance, gaussian_log_pmf)
+    assert bins_reject(sample, variance * 1.05, gaussian_log_pmf)
+    if variance < 2:
+        assert bins_reject(sample, variance)  # it is no Skellam
+
+
+def gaussian_log_pmf(variance: float, reach: int) -> np.ndarray:
+    log_p = -np.square(np.arange(-reach, reach + 1.0)) / (2 * variance)
+    return log_p - np.log(np.exp(log_p).sum())
 
 
 def test_coordinates_and_calls_do_not_repeat() -> None:
@@ -98,16 +168,27 @@ def test_coordinates_and_calls_do_not_repeat() -> None:
     assert abs(np.corrcoef(one, two)[0, 1]) < 6 / math.sqrt(1000)
 
 
-def test_no_draws_are_no_draws() -> None:
-    assert skellam(1.0, 0, SecureRandom.from_os()).shape == (0,)
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_no_draws_are_no_draws(sampler: Sampler) -> None:
+    assert sampler(1.0, 0, SecureRandom.from_os()).shape == (0,)
 
 
-@pytest.mark.parametrize("variance", [0.0, -0.0, -1.0, math.nan, math.inf, 2 * MAX_VARIANCE])
-def test_variances_without_noise_or_without_room_are_refused(variance: float) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize("variance", [0.0, -1.0, 2.0**-101, math.nan, math.inf, 2 * MAX_VARIANCE])
+def test_variances_without_noise_or_without_room_are_refused(
+    sampler: Sampler, variance: float
+) -> None:
     with pytest.raises(PlanRefused, match="variance"):
-        skellam(variance, 3, SecureRandom.from_os())
+        sampler(variance, 3, SecureRandom.from_os())
 
 
-def test_a_negative_size_is_refused() -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_negative_size_is_refused(sampler: Sampler) -> None:
     with pytest.raises(PlanRefused, match="size"):
-        skellam(1.0, -1, SecureRandom.from_os())
+        sampler(1.0, -1, SecureRandom.from_os())
+
+
+def test_the_smallest_variances_still_draw() -> None:
+    for variance in (2.0**-100, 1e-20):
+        assert not skellam(variance, 1000, SecureRandom.from_key(KEY)).any()
+        assert not discrete_gaussian(variance, 1000, SecureRandom.from_key(KEY)).any()

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privacy.errors import PrivacyError
 from privacy.rng import SecureRandom
@@ -12,16 +12,45 @@ from privacy.rng import SecureRandom
 KEY = bytes(range(32))
 
 
-def test_the_stream_is_chacha20_of_another_library() -> None:
-    stream = Cipher(algorithms.ChaCha20(KEY, bytes(16)), mode=None).encryptor()
-    expected = np.frombuffer(stream.update(bytes(8 * 64)), dtype="<u8")
-    drawn = SecureRandom.from_key(KEY).generator.bit_generator.random_raw(64)
-    np.testing.assert_array_equal(drawn, expected)
+def stream(key: bytes, size: int) -> bytes:
+    """AES-256 in plain counter mode from counter 2 on, by another mode of another call."""
+    counter = bytes(12) + (2).to_bytes(4, "big")
+    return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor().update(bytes(size))
+
+
+def test_words_are_the_key_stream_behind_the_next_key() -> None:
+    """Fast key erasure: the first 32 bytes of each stream are the key of the next."""
+    rng = SecureRandom.from_key(KEY)
+    first, second = stream(KEY, 32 + 4 * 100), stream(stream(KEY, 32), 32 + 4 * 7)
+    assert rng.words(100).tobytes() == first[32:]
+    assert rng.words(7).tobytes() == second[32:]
+
+
+def test_no_key_serves_more_than_a_mebibyte() -> None:
+    drawn = SecureRandom.from_key(KEY).words(3 * 2**17).tobytes()
+    second = stream(KEY, 32)
+    assert drawn[: 2**20] == stream(KEY, 2**20 + 32)[32:]
+    assert drawn[2**20 :] == stream(second, 2**19 + 32)[32:]
+
+
+def test_no_words_leave_the_key_as_it_is() -> None:
+    rng = SecureRandom.from_key(KEY)
+    assert rng.words(0).shape == (0,)
+    assert rng.words(1)[0] == SecureRandom.from_key(KEY).words(1)[0]
+    with pytest.raises(PrivacyError, match="-1 words"):
+        rng.words(-1)
+
+
+def test_fractions_are_53_bits_of_two_words() -> None:
+    words = SecureRandom.from_key(KEY).words(200).view("<u8")
+    drawn = SecureRandom.from_key(KEY).fractions(100)
+    assert drawn.dtype == np.float64
+    assert [int(value * 2**53) for value in drawn] == [int(word) >> 11 for word in words]
 
 
 def test_every_bit_of_the_key_matters() -> None:
     streams = {
-        SecureRandom.from_key((1 << bit).to_bytes(32, "little")).generator.bytes(16)
+        SecureRandom.from_key((1 << bit).to_bytes(32, "little")).words(4).tobytes()
         for bit in range(256)
     }
     assert len(streams) == 256
@@ -29,7 +58,7 @@ def test_every_bit_of_the_key_matters() -> None:
 
 def test_keys_from_the_system_differ_and_are_marked() -> None:
     one, two = SecureRandom.from_os(), SecureRandom.from_os()
-    assert one.generator.bytes(16) != two.generator.bytes(16)
+    assert one.words(4).tobytes() != two.words(4).tobytes()
     assert not one.reproducible
     assert SecureRandom.from_key(KEY).reproducible
 
@@ -52,4 +81,4 @@ def test_a_forked_process_is_refused_the_parents_noise(monkeypatch: pytest.Monke
     rng = SecureRandom.from_os()
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(PrivacyError, match="another process"):
-        _ = rng.generator
+        rng.words(1)

@@ -154,7 +154,7 @@ def played(seed: int) -> View:
         if client == VICTIM:
             own[0] = rows[support]
         noise = SecureRandom.from_key(rng.bytes(32))
-        vectors[client] = PLAN.encode(outer(task(own, rng)), noise)
+        vectors[client] = PLAN.encode(outer(task(own, rng)), noise, round_index=0)
     terms = make_terms(CLIENTS, length=PLAN.dimension, bits=RING.bits)
     run = Run("masking", terms, vectors, seed)
     done = run.drive()
@@ -162,7 +162,7 @@ def played(seed: int) -> View:
     sent = payload_of(run.answers[input_step("masking")][VICTIM])
     packed = sent[-RING.packed_size(PLAN.dimension) :]
     upload = RING.decode(RING.unpack(packed, PLAN.dimension)) / PLAN.scale
-    return View(upload, PLAN.decode(done.total), rows, support)
+    return View(upload, PLAN.decode(done.total, round_index=0), rows, support)
 
 
 def guess(vector: Vector, rows: Vector) -> int:
