@@ -66,6 +66,8 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
 	$(BIN)/python -m benchmarks.homomorphic --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.masking --json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.noise --json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.round_overhead --json
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -18,7 +18,7 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall times of one contestant, in seconds, in the order of the rounds."""
+    """Times of one contestant, in seconds, in the order of the rounds."""
 
     seconds: tuple[float, ...]
 
@@ -40,7 +40,11 @@ class Timing:
 
 
 def in_turn(
-    contestants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time every contestant once per round, so that a noisy moment hits all of them alike.
 
@@ -48,13 +52,15 @@ def in_turn(
         contestants: what to time, by name; results are discarded.
         rounds: timed calls of each, 2 or more.
         warmup: untimed calls of each before.
+        clock: what is timed, in seconds: wall time, or `time.process_time` for the processor time
+            of this process, which other load on the machine changes less.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(warmup + rounds):
         for name, call in contestants.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if number >= warmup:
                 seconds[name].append(elapsed)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}

@@ -77,13 +77,14 @@ CASES = {
     "tanh": Case(lambda: build_model("mlp_tanh", 4, 1, (8, 5), seed=1), "mse", 1, None),
     "binary": Case(lambda: build_model("mlp_tanh", 4, 1, (7,), seed=1), "cross_entropy", 1, 2),
     "classes": Case(lambda: build_model("mlp", 4, 3, (8,), seed=1), "cross_entropy", 3, 3),
+    "conv": Case(lambda: build_model("conv", 4, 3, (6, 5), seed=1), "cross_entropy", 3, 3),
     "residual": Case(lambda: _residual(3), "cross_entropy", 3, 3),
 }
 ENGINES = [
     pytest.param(case, kind, id=f"{case}-{kind}")
     for case in CASES
     for kind in ("chosen", "general")
-    if (case, kind) != ("residual", "general")  # the general engine is the one chosen
+    if kind == "chosen" or case not in ("conv", "residual")  # chosen is the general engine
 ]
 
 
@@ -289,7 +290,7 @@ def test_stacks_get_the_closed_form_and_other_modules_the_general_engine() -> No
         name: type(engine_for(case.model(), LOSSES.get(case.loss))) for name, case in CASES.items()
     }
     general = {name for name, kind in kinds.items() if kind is FunctionalEngine}
-    assert general == {"residual"}
+    assert general == {"conv", "residual"}
     assert set(kinds.values()) == {FunctionalEngine, StackEngine}
 
 

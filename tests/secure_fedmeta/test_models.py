@@ -34,14 +34,35 @@ def declare(monkeypatch: pytest.MonkeyPatch, builder: Callable[..., Any]) -> Non
 @pytest.mark.parametrize("name", MODELS.names())
 def test_every_model_maps_rows_to_outputs(name: str) -> None:
     hidden = () if name == "linear" else (6, 5)
-    net = build_model(name, 3, 2, hidden, seed=0)
-    assert net(torch.zeros(7, 3)).shape == (7, 2)
+    net = build_model(name, 9, 2, hidden, seed=0)
+    assert net(torch.zeros(7, 9)).shape == (7, 2)
 
 
 def test_hidden_layers_have_the_named_activation() -> None:
     kinds = [type(part) for part in build_model("mlp", 3, 2, (6, 5), seed=0)]
     assert kinds == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
     assert type(build_model("mlp_tanh", 3, 2, (6,), seed=0)[1]) is nn.Tanh
+
+
+def test_the_conv_net_is_that_of_omniglot_without_batch_statistics() -> None:
+    net = build_model("conv", 28 * 28, 5, (64,) * 4, seed=0)
+    kinds = [type(part) for part in net]
+    block = [nn.Conv2d, nn.GroupNorm, nn.ReLU]
+    assert kinds == [nn.Unflatten, *4 * block, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]
+    sizes = [tuple(net[: 3 * blocks + 1](torch.zeros(1, 784)).shape[1:]) for blocks in range(5)]
+    assert sizes == [(1, 28, 28), (64, 14, 14), (64, 7, 7), (64, 4, 4), (64, 2, 2)]
+    image = torch.arange(784.0).reshape(1, 784)
+    assert torch.equal(net[0](image)[0, 0], image.reshape(28, 28))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "hidden", "reason"), [(10, (4,), "square images"), (9, (), "needs a block")]
+)
+def test_a_conv_net_needs_images_and_blocks(
+    inputs: int, hidden: tuple[int, ...], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        build_model("conv", inputs, 2, hidden, seed=0)
 
 
 def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> None:
