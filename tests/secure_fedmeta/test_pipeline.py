@@ -125,6 +125,18 @@ def test_thresholds_that_break_the_secure_sum_are_refused(
     assert caught.value.key == "secure_sum"
 
 
+def test_beyond_100_clients_secrets_are_shared_with_neighbours() -> None:
+    many = {"data.options.clients": 120, "data.options.persons": 1, "privacy.expected_units": 120}
+    some = {**many, "privacy.max_colluders": 5, "privacy.min_survivors": 110}
+    parts = assemble(tiny(some))
+    assert parts.sharing == parts.protocol.sharing(120, 5, 110)
+    assert parts.sharing.degree < 60
+    found_parties(parts, bytes(32), Randomness(1), log_key=LOG_KEY)
+    with pytest.raises(ConfigError, match="min_survivors is 70; allowed: 81 to 120") as caught:
+        assemble(tiny({**many, "privacy.max_colluders": 40, "privacy.min_survivors": 70}))
+    assert caught.value.key == "secure_sum"
+
+
 def test_insecure_is_possible_if_asked_for_by_name() -> None:
     parts = assemble(tiny({**INSECURE, "secure_sum.allow_insecure": True}))
     assert not parts.protocol.capabilities().hides_updates
