@@ -1,36 +1,35 @@
 """Recompute a log's privacy spend from its events, sharing no code with the accountant that ran.
 
-Integer (Skellam) noise, Agarwal, Kairouz and Liu 2021, Corollary 3.6: a sum in which one unit moves
-at most D2 in L2 norm and D1 in L1 norm, with noise of variance mu per coordinate, has Renyi
-divergence of integer order a of at most
-
-    a D2^2 / (2 mu) + min( ((2a - 1) D2^2 + 6 D1) / (4 mu^2),  3 D1 / (2 mu) ).
-
-Rounds add up order by order; Canonne, Kamath and Steinke 2020, Proposition 12, turns the sum into
+What one event shows is in divergence.py. Events add up order by order; Canonne, Kamath and Steinke
+2020, Proposition 12, turns the sum into
 
     epsilon = rdp + log((a - 1) / a) - (log delta + log a) / (a - 1),
 
-smallest over a = 2..512. mu is what the adversary cannot subtract: every survivor's share for the
-aggregator and for recipients; those of all but max_colluders survivors for the aggregator with its
-colluders; those of all but max(max_colluders, 1) for participants, each of whom knows its own; one
-share where the secure sum is broken.
+smallest over a = 2..512. Of the noise counts what the adversary cannot subtract: every survivor's
+share for the aggregator and for recipients; those of all but max_colluders survivors for the
+aggregator with its colluders; those of all but max(max_colluders, 1) for participants, each of whom
+knows its own; one share where the secure sum is broken.
+
+Recomputed are sums with Skellam or discrete Gaussian noise, for units task, record, user and
+client, with secret coins and with turns (max_participations: of those events the dearest at each
+order count, as many as one client may be in). Noise that clients add to their own steps is not
+recomputed here: such an event is refused as unknown.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.canonical import parse_decimal
+from audit.divergence import FIELDS, KINDS, ORDERS, Charge, read_charge
 from audit.entry import BudgetGranted, Entry, Genesis, RoundAbort, RoundIntent, RoundRelease
 from audit.errors import EntryRefused
 
-ORDERS: NDArray[np.float64] = np.arange(2.0, 513.0)
 ACCOUNTANT = "rdp"
 BUDGETED = ("aggregator", "aggregator_and_colluders", "participants", "recipients")
 ADVERSARIES = (*BUDGETED, "broken_sum")
@@ -38,36 +37,7 @@ BELOW = 1e-9
 """How far, relative, a figure may lie below the recomputation: the order of float additions."""
 ABOVE = 1e-6
 """How far it may lie above."""
-MIN_VARIANCE, MAX_VARIANCE = 1e-60, 1e60
-"""Shares outside would overflow the formulas rather than mean anything."""
-
-_INTEGERS = ("l2", "l1", "survivors", "max_colluders", "clients", "dimension", "person_units")
-_FIELDS = {"kind", "unit", "relation", "rate", "share_variance", *_INTEGERS}
-_OF_THE_PLAN = _FIELDS - {"kind", "survivors"}
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What the formulas need of one event; not private means no bound at all."""
-
-    unit: str
-    relation: str
-    l2: int
-    l1: int
-    share_variance: float
-    survivors: int
-    max_colluders: int
-    private: bool = True
-
-    def variance(self, adversary: str) -> float:
-        """Noise variance per coordinate, in squared integer steps, against this adversary."""
-        if adversary in ("aggregator", "recipients"):
-            return self.survivors * self.share_variance
-        if adversary == "aggregator_and_colluders":
-            return (self.survivors - self.max_colluders) * self.share_variance
-        if adversary == "participants":
-            return (self.survivors - max(self.max_colluders, 1)) * self.share_variance
-        return self.share_variance
+_OF_THE_PLAN = FIELDS - {"kind", "survivors"}
 
 
 class SpendChecker:
@@ -117,7 +87,7 @@ class SpendChecker:
             return 0.0
         if not self._private:
             return math.inf
-        best = _to_epsilon(self._rdp[adversary], delta).min()
+        best = _to_epsilon(self._total(adversary), delta).min()
         return max(0.0, float(best))
 
     def _start(self, plan: Mapping[str, Any], delta: float) -> None:
@@ -129,21 +99,46 @@ class SpendChecker:
         self._private = True
         self._rounds = 0
         self._rdp = {adversary: np.zeros_like(ORDERS) for adversary in ADVERSARIES}
+        self._turns: dict[Charge, int] = {}
 
     def _charge(self, event: Mapping[str, Any], count: int, *, of_plan: bool) -> None:
-        round_ = _read_event(event)
-        for name in sorted(_OF_THE_PLAN & set(self._plan) & set(event)) if of_plan else ():
-            if event[name] != self._plan[name]:
-                raise EntryRefused(f"event {name} {event[name]!r}; plan has {self._plan[name]!r}")
-        if self._family not in (None, (round_.unit, round_.relation)):
+        charge = read_charge(event)
+        if of_plan:
+            self._check_plan(event, charge)
+        if self._family not in (None, (charge.unit, charge.relation)):
             raise EntryRefused("events of different units or relations do not compose")
-        self._family = (round_.unit, round_.relation)
-        self._private = self._private and round_.private
-        for adversary in ADVERSARIES if round_.private else ():
-            variance = round_.variance(adversary)
-            self._rdp[adversary] += count * _divergence(round_.l2, round_.l1, variance)
+        self._family = (charge.unit, charge.relation)
+        self._private = self._private and charge.bounded
+        if charge.max_participations is not None:
+            self._turns[charge] = self._turns.get(charge, 0) + count
+        elif charge.bounded:
+            for adversary in ADVERSARIES:
+                self._rdp[adversary] += count * charge.divergence(adversary)
         if of_plan:
             self._check_limits()
+
+    def _check_plan(self, event: Mapping[str, Any], charge: Charge) -> None:
+        """What the plan fixes is the same in every event of it."""
+        for name in sorted(_OF_THE_PLAN & set(self._plan) & set(event)):
+            if event[name] != self._plan[name]:
+                raise EntryRefused(f"event {name} {event[name]!r}; plan has {self._plan[name]!r}")
+        mechanism = self._plan.get("mechanism")
+        if charge.bounded and mechanism is not None and KINDS.get(mechanism) != charge.kind:
+            raise EntryRefused(f"event kind {charge.kind!r}; plan has mechanism {mechanism!r}")
+
+    def _total(self, adversary: str) -> NDArray[np.float64]:
+        """Everything charged so far, at ORDERS; of events with turns the dearest at each order."""
+        if not self._turns:
+            return self._rdp[adversary]
+        left = max(charge.max_participations or 0 for charge in self._turns)
+        rows = [
+            charge.divergence(adversary)
+            for charge, count in self._turns.items()
+            for _ in range(min(count, left))
+        ]
+        dearest = np.sort(np.stack(rows), axis=0)[::-1][:left]
+        total: NDArray[np.float64] = self._rdp[adversary] + dearest.sum(axis=0)
+        return total
 
     def _check_limits(self) -> None:
         """One more round of the plan was charged: it must be planned and granted."""
@@ -194,13 +189,6 @@ class SpendChecker:
                 raise EntryRefused(f"{adversary}: states epsilon {text}, events give {exact!r}")
 
 
-def _divergence(l2: int, l1: int, variance: float) -> NDArray[np.float64]:
-    """Corollary 3.6 at every order: float64 [511]."""
-    square = float(l2) * l2
-    tail = ((2.0 * ORDERS - 1.0) * square + 6.0 * l1) / (4.0 * variance * variance)
-    return ORDERS * square / (2.0 * variance) + np.minimum(tail, 3.0 * l1 / (2.0 * variance))
-
-
 def _to_epsilon(rdp: NDArray[np.float64], delta: float) -> NDArray[np.float64]:
     """Proposition 12 at every order: float64 [511]."""
     return rdp + np.log1p(-1.0 / ORDERS) - (math.log(delta) + np.log(ORDERS)) / (ORDERS - 1.0)
@@ -211,36 +199,3 @@ def _delta(text: object) -> float:
     if not 0.0 < delta < 1.0:
         raise EntryRefused(f"delta {text!r} is not a decimal within (0, 1)")
     return delta
-
-
-def _read_event(event: Mapping[str, Any]) -> _Round:
-    """The numbers of an event, each checked; an unknown kind is refused, never taken for free."""
-    kind, unit, relation = event.get("kind"), event.get("unit"), event.get("relation")
-    if not isinstance(unit, str) or not isinstance(relation, str):
-        raise EntryRefused("an event states its unit and relation")
-    if kind == "non_private":
-        return _Round(unit, relation, 0, 0, 0.0, 0, 0, private=False)
-    if kind != "skellam_round":
-        raise EntryRefused(f"event kind {kind!r} is not known; its spend cannot be recomputed")
-    if set(event) != _FIELDS:
-        raise EntryRefused(f"event fields {sorted(set(event) ^ _FIELDS)} are missing or unknown")
-    for name in _INTEGERS:
-        if type(event[name]) is not int or event[name] < (0 if name == "max_colluders" else 1):
-            raise EntryRefused(f"event {name} {event[name]!r} is out of range")
-    if not isinstance(event["rate"], str) or parse_decimal(event["rate"]) != 1.0:
-        raise EntryRefused(f"event rate {event['rate']!r}: only 1.0 can be recomputed")
-    l2, l1, survivors, colluders = (
-        event[name] for name in ("l2", "l1", "survivors", "max_colluders")
-    )
-    if not max(colluders, 1) < survivors <= event["clients"]:
-        raise EntryRefused(
-            f"{survivors} survivors, {colluders} colluders, {event['clients']} in all"
-        )
-    # |v|_1 <= sqrt(d) |v|_2, and |v|_1 <= |v|_2^2 for integers: less would understate the spend.
-    if l1 < min(math.isqrt(l2 * l2 * event["dimension"]), l2 * l2):
-        raise EntryRefused(f"event l1 {l1} is below what l2 {l2} allows")
-    variance = event["share_variance"]
-    share = parse_decimal(variance) if isinstance(variance, str) else math.nan
-    if not MIN_VARIANCE <= share <= MAX_VARIANCE:
-        raise EntryRefused(f"event share_variance {variance!r} is no decimal of a sane size")
-    return _Round(unit, relation, l2, l1, share, survivors, colluders)

@@ -1,33 +1,38 @@
-"""Events -> epsilon at a delta, for each adversary. The only importer of Opacus.
+"""Events -> epsilon at a delta, for each adversary.
 
-The claim ("rdp") bounds the mechanism that runs: Skellam RDP at integer orders, composed by
-addition. The figures named gaussian_reference_* are those of a Gaussian with the same noise
-multiplier; they are printed for comparison and are no statement about the integer mechanism.
+The claim is a proved bound of the mechanism that runs. Integer noise: Renyi divergence at integer
+orders ("rdp"), composed by addition. Gaussian noise alone: the figures of gaussian.py, of which
+the first is the claim. Both kinds together: "rdp" of both. The figures named gaussian_reference_*
+are those of a Gaussian with the same noise multiplier beside integer noise; they are printed for
+comparison and are no statement about the integer mechanism.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import log_ndtr
 
+from privacy import gaussian
+from privacy.compose import Question, most_turns, total_divergence
 from privacy.errors import EventRefused
-from privacy.events import Event, NonPrivate, SkellamRound, known_shares
-from privacy.rdp import ORDERS, rdp_epsilon, skellam_rdp
+from privacy.events import (
+    Event,
+    GaussianSteps,
+    IntegerRound,
+    NonPrivate,
+    known_shares,
+)
+from privacy.rdp import ORDERS, order_index, rdp_epsilon
+from privacy.unit import Relation
 
-CLAIM = "rdp"
-REFERENCES = ("rdp", "prv", "exact")
-MAX_PRV = 100.0
-"""Exact epsilon above which the PRV figure is left out: its grid would grow without limit."""
+REFERENCE = "gaussian_reference_"
+REFERENCES = ("exact", "prv", "rdp")
+"""Accountants of the figures beside integer noise; pld would take seconds to say much the same."""
 
 
 class Adversary(StrEnum):
@@ -40,6 +45,9 @@ class Adversary(StrEnum):
         that they added, so this is never less than COLLUDERS.
     RECIPIENTS: those who get the final model; no credit for the rounds that they do not see.
     BROKEN_SUM: one client's message read alone, as when the secure sum fails: one share.
+
+    Honest units keep their secret coins against all of them. Noise that a client adds to its own
+    steps (GaussianSteps) stands in full against each.
     """
 
     AGGREGATOR = "aggregator"
@@ -63,17 +71,17 @@ class AdversarySpend:
     """What one adversary's view costs.
 
     Attributes:
-        epsilon: per accountant, for the configured unit; "rdp" always.
-        record: epsilon of one record replaced inside one task, by the claim's accountant.
-        person: epsilon of one person who makes up person_units whole units, likewise. Records
-            in k units that others share count as 2 k: the units stay, and their vectors move.
+        epsilon: per accountant, for the configured unit.
+        record: epsilon of one record replaced inside one unit.
+        person: epsilon of one person who makes up person_units whole units. Records in k units
+            that others share count as 2 k: the units stay, and their vectors move.
         claim: the key of `epsilon` that is a proved bound of what ran.
     """
 
     epsilon: Mapping[str, float]
     record: float
     person: float
-    claim: str = CLAIM
+    claim: str
 
     @property
     def claimed(self) -> float:
@@ -117,65 +125,120 @@ class Spend:
         }
 
 
-def spend(events: Sequence[Event], *, delta: float) -> Spend:
-    """The claims on these events, composed. Cheap: equal events are counted, not repeated.
+def spend(events: Sequence[Event], *, delta: float, order: int | None = None) -> Spend:
+    """The claims on these events, composed. Equal events are counted, not repeated.
 
-    Nothing is 0; with a NonPrivate event every figure is infinity. The list is never changed and
-    nothing is remembered between calls.
+    Nothing is 0; with a NonPrivate event every figure is infinity. The list is never changed, and
+    no query changes the answer of another.
+
+    Args:
+        events: what was charged.
+        delta: of every figure.
+        order: the Renyi order declared beforehand, for events that were chosen from earlier
+            results: every figure is then "rdp" at this order. None: the best accountant and order,
+            for events fixed beforehand (see `rdp_epsilon`).
 
     Raises:
-        EventRefused: events of different units or relations, or a delta outside (0, 1).
+        EventRefused: events of different units or relations, a delta outside (0, 1), or an order
+            outside 2 to 512.
     """
-    return spend_counted(Counter(events), delta=delta)
+    return spend_counted(Counter(events), delta=delta, order=order)
 
 
-def spend_counted(counts: Mapping[Event, int], *, delta: float) -> Spend:
+def spend_counted(counts: Mapping[Event, int], *, delta: float, order: int | None = None) -> Spend:
     """`spend` for events given with how often each occurred."""
     _check_composable(counts)
-    adversaries = {
-        adversary: AdversarySpend(
-            epsilon={CLAIM: _claim(counts, adversary, delta, _unit_shift)},
-            record=_claim(counts, adversary, delta, _record_shift),
-            person=_claim(counts, adversary, delta, _person_shift),
+    adversaries: dict[Adversary, AdversarySpend] = {}
+    for adversary in Adversary:
+        name, epsilon = _claim(counts, adversary, delta, order)
+        adversaries[adversary] = AdversarySpend(
+            epsilon={name: epsilon},
+            record=_beside(counts, adversary, delta, order, Question.RECORD),
+            person=_beside(counts, adversary, delta, order, Question.PERSON),
+            claim=name,
         )
-        for adversary in Adversary
-    }
     return Spend(delta=delta, events=sum(counts.values()), adversaries=adversaries)
 
 
-def spend_with_reference(events: Sequence[Event], *, delta: float) -> Spend:
-    """`spend`, with the gaussian_reference_* figures beside each claim (about a second).
+def claimed_epsilon(
+    counts: Mapping[Event, int],
+    adversaries: Sequence[Adversary],
+    *,
+    delta: float,
+    order: int | None = None,
+) -> float:
+    """The largest claim of `spend_counted` over these adversaries, and nothing else of it.
 
-    Their keys are those of `gaussian_epsilon`, each after "gaussian_reference_".
+    Raises:
+        EventRefused: as `spend`.
+    """
+    _check_composable(counts)
+    return max(_claim(counts, one, delta, order)[1] for one in adversaries)
+
+
+def spend_with_reference(
+    events: Sequence[Event], *, delta: float, order: int | None = None
+) -> Spend:
+    """`spend`, with the figures of all accountants beside each claim (seconds).
+
+    Beside Gaussian noise these are the other accountants' for the same noise. Beside integer noise
+    they belong to a Gaussian of the same size, and their names begin with "gaussian_reference_".
     """
     counts = Counter(events)
-    claims = spend_counted(counts, delta=delta)
+    claims = spend_counted(counts, delta=delta, order=order)
     return replace(
         claims,
         adversaries={
             adversary: replace(
-                spent,
-                epsilon={
-                    **spent.epsilon,
-                    **_gaussian_reference(counts, adversary, delta),
-                },
+                spent, epsilon={**_others(counts, adversary, delta), **spent.epsilon}
             )
             for adversary, spent in claims.adversaries.items()
         },
     )
 
 
-def noise_variance(event: SkellamRound, adversary: Adversary) -> float:
+def rdp_at(events: Sequence[Event], *, order: int, adversary: Adversary) -> float:
+    """Renyi divergence at one order of all events together, for one configured unit.
+
+    What a filter adds up (see `rdp_epsilon`); `spend` with this order is what it says in epsilon.
+
+    Args:
+        events: the events, in any order.
+        order: an integer from 2 to 512.
+        adversary: who looks.
+
+    Returns:
+        A bound on the divergence; infinity with a NonPrivate event, 0 for nothing.
+
+    Raises:
+        EventRefused: an order out of range, or events that cannot be composed.
+    """
+    counts = Counter(events)
+    _check_composable(counts)
+    total = total_divergence(counts, shares_against(adversary), Question.UNIT)
+    index = order_index(order)
+    return math.inf if total is None else float(total[index])
+
+
+def noise_variance(event: IntegerRound, adversary: Adversary) -> float:
     """Variance per coordinate of the noise that this adversary cannot subtract, in steps^2."""
+    return unknown_shares(event, adversary) * event.share_variance
+
+
+def unknown_shares(event: IntegerRound, adversary: Adversary) -> int:
+    """How many shares of a sum's noise this adversary does not know."""
     if adversary in (Adversary.AGGREGATOR, Adversary.RECIPIENTS):
-        shares = event.survivors
-    elif adversary is Adversary.COLLUDERS:
-        shares = event.survivors - event.max_colluders
-    elif adversary is Adversary.PARTICIPANTS:
-        shares = event.survivors - known_shares(event.max_colluders)
-    else:
-        shares = 1
-    return shares * event.share_variance
+        return event.survivors
+    if adversary is Adversary.COLLUDERS:
+        return event.survivors - event.max_colluders
+    if adversary is Adversary.PARTICIPANTS:
+        return event.survivors - known_shares(event.max_colluders)
+    return 1
+
+
+def shares_against(adversary: Adversary) -> Callable[[IntegerRound], int]:
+    """`unknown_shares` of any event, for this adversary."""
+    return lambda event: unknown_shares(event, adversary)
 
 
 def _check_composable(counts: Mapping[Event, int]) -> None:
@@ -185,134 +248,108 @@ def _check_composable(counts: Mapping[Event, int]) -> None:
         raise EventRefused(f"events of different units or relations never compose: {named}")
 
 
-def _unit_shift(event: SkellamRound) -> tuple[int, int]:
-    return event.l2, event.l1
-
-
-def _record_shift(event: SkellamRound) -> tuple[int, int]:
-    """One record replaced: its task stays, and its vector moves anywhere within the ball."""
-    return 2 * event.l2, 2 * event.l1
-
-
-def _person_shift(event: SkellamRound) -> tuple[int, int]:
-    """All units of one person come or go together, clipped apart."""
-    return event.person_units * event.l2, event.person_units * event.l1
-
-
 def _claim(
+    counts: Mapping[Event, int], adversary: Adversary, delta: float, order: int | None
+) -> tuple[str, float]:
+    """The accountant of the claim, and the claim."""
+    course = _course_of_steps(counts)
+    if course is not None and order is None:
+        if _relation(counts) is not Relation.REPLACE_ONE:
+            return gaussian.claim(course, delta)
+        replaced = gaussian.replace_one(course, delta)
+        if replaced is not None:
+            return _replaced_by(course), replaced
+    return "rdp", _rdp(counts, adversary, delta, order, Question.UNIT)
+
+
+def _beside(
     counts: Mapping[Event, int],
     adversary: Adversary,
     delta: float,
-    shift: Callable[[SkellamRound], tuple[int, int]],
+    order: int | None,
+    question: Question,
 ) -> float:
-    total: NDArray[np.float64] = np.zeros_like(ORDERS)
-    private = True
+    """The figure of one record or one person."""
+    course = _course_of_steps(counts)
+    found: float | None = None
+    if course is not None and order is None:
+        units = {event.person_units for event in counts if isinstance(event, GaussianSteps)}
+        if question is Question.RECORD:
+            found = gaussian.replace_one(course, delta)
+        elif _relation(counts) is Relation.ADD_REMOVE:
+            found = gaussian.together(course, delta, max(units))
+    return _rdp(counts, adversary, delta, order, question) if found is None else found
+
+
+def _others(counts: Mapping[Event, int], adversary: Adversary, delta: float) -> dict[str, float]:
+    """The figures of all accountants of a Gaussian of this size."""
+    own = _course_of_steps(counts)
+    prefix = REFERENCE if own is None else ""
+    course = _reference_course(counts, adversary) if own is None else own
+    if not counts or course is None:
+        empty = 0.0 if not counts else math.inf
+        return dict.fromkeys((f"{REFERENCE}{name}" for name in REFERENCES), empty)
+    if _relation(counts) is not Relation.REPLACE_ONE:
+        names = REFERENCES if own is None else gaussian.ACCOUNTANTS
+        figures = gaussian.add_remove(course, delta, names)
+    else:
+        replaced = gaussian.replace_one(course, delta)
+        figures = {} if replaced is None else {_replaced_by(course): replaced}
+        if own is not None:
+            figures["rdp"] = _rdp(counts, adversary, delta, None, Question.UNIT)
+    return {f"{prefix}{name}": value for name, value in figures.items()}
+
+
+def _replaced_by(course: gaussian.Course) -> str:
+    return "pld" if any(rate != 1.0 for _, rate, _ in course) else "exact"
+
+
+def _relation(counts: Mapping[Event, int]) -> Relation:
+    return next(iter(counts)).relation
+
+
+def _course_of_steps(counts: Mapping[Event, int]) -> gaussian.Course | None:
+    """The whole history as Gaussian steps; None where there is none, or something else in it."""
+    course: list[tuple[float, float, int]] = []
+    for event, count in counts.items():
+        if not isinstance(event, GaussianSteps):
+            return None
+        course.append((event.noise_multiplier, event.rate, count * event.steps))
+    return tuple(course) or None
+
+
+def _reference_course(counts: Mapping[Event, int], adversary: Adversary) -> gaussian.Course | None:
+    """Gaussian rounds of the same relative noise; None with a NonPrivate event."""
+    course: list[tuple[float, float, int]] = []
+    capped: list[tuple[float, int]] = []
     for event, count in counts.items():
         if isinstance(event, NonPrivate):
-            private = False
+            return None
+        if isinstance(event, GaussianSteps):
+            course.append((event.noise_multiplier, event.rate, count * event.steps))
             continue
-        total = total + count * skellam_rdp(*shift(event), noise_variance(event, adversary))
-    epsilon = rdp_epsilon(total, delta)
-    if not private:
+        z = math.sqrt(noise_variance(event, adversary)) / event.l2
+        if event.max_participations is None:
+            course.append((z, event.rate, count))
+        else:
+            capped.append((z, count))
+    left = most_turns(counts)
+    for z, count in sorted(capped):
+        if left > 0:
+            course.append((z, 1.0, min(count, left)))
+            left -= count
+    return tuple(course)
+
+
+def _rdp(
+    counts: Mapping[Event, int],
+    adversary: Adversary,
+    delta: float,
+    order: int | None,
+    question: Question,
+) -> float:
+    total = total_divergence(counts, shares_against(adversary), question)
+    epsilon = rdp_epsilon(np.zeros_like(ORDERS) if total is None else total, delta, order=order)
+    if total is None:
         return math.inf
     return epsilon if counts else 0.0
-
-
-def gaussian_epsilon(
-    rate: float, noise_multiplier: float, rounds: int, delta: float
-) -> dict[str, float]:
-    """Epsilon of Poisson-sampled Gaussian rounds, unit added or removed.
-
-    Args:
-        rate: sampling probability q, in (0, 1].
-        noise_multiplier: z, standard deviation over sensitivity, > 0.
-        rounds: T, at least 1.
-        delta: in (0, 1).
-
-    Returns:
-        "rdp" (Opacus, Renyi), "prv" (Opacus, upper end of its interval) and, without sampling,
-        "exact" (closed form), beyond whose value 100 "prv" is left out.
-
-    Raises:
-        EventRefused: an argument outside its range.
-    """
-    if not (0.0 < rate <= 1.0 and 0.0 < noise_multiplier < math.inf):
-        raise EventRefused(
-            f"rate {rate!r} and noise multiplier {noise_multiplier!r}: allowed (0, 1] and > 0"
-        )
-    if rounds < 1 or not 0.0 < delta < 1.0:
-        raise EventRefused(f"rounds {rounds!r} and delta {delta!r}: allowed >= 1 and (0, 1)")
-    return _gaussian(((noise_multiplier, rate, rounds),), delta)
-
-
-def exact_gaussian_epsilon(mu: float, delta: float) -> float:
-    """The exact epsilon of composed Gaussians without sampling, mu = sqrt(sum of 1/z_t^2).
-
-    Solves delta = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu) (Balle and Wang 2018, Theorem 8;
-    Dong, Roth, Su 2019, Corollary 2.13) by bisection; the upper end is returned.
-    """
-
-    def achieved(epsilon: float) -> float:
-        gain = float(log_ndtr(mu / 2.0 - epsilon / mu))
-        loss = epsilon + float(log_ndtr(-mu / 2.0 - epsilon / mu))
-        return math.exp(gain) - math.exp(loss) if loss < gain else 0.0
-
-    low, high = 0.0, 1.0
-    if achieved(low) <= delta:
-        return 0.0
-    while achieved(high) > delta:
-        low, high = high, 2.0 * high
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if achieved(middle) > delta else (low, middle)
-    return high
-
-
-def _gaussian_reference(
-    counts: Mapping[Event, int], adversary: Adversary, delta: float
-) -> dict[str, float]:
-    if not counts:
-        return {f"gaussian_reference_{name}": 0.0 for name in REFERENCES}
-    history: list[tuple[float, float, int]] = []
-    for event, count in counts.items():
-        if isinstance(event, NonPrivate):
-            return {f"gaussian_reference_{name}": math.inf for name in REFERENCES}
-        z = math.sqrt(noise_variance(event, adversary)) / event.l2
-        history.append((z, event.rate, count))
-    figures = _gaussian(tuple(sorted(history)), delta)
-    return {f"gaussian_reference_{name}": value for name, value in figures.items()}
-
-
-@lru_cache(maxsize=256)
-def _cached_gaussian(
-    history: tuple[tuple[float, float, int], ...], delta: float
-) -> tuple[tuple[str, float], ...]:
-    # A fresh accountant per query: get_epsilon or step of a shared one could change its history.
-    from opacus.accountants import PRVAccountant, RDPAccountant
-
-    figures: dict[str, float] = {}
-    accountants = {"rdp": RDPAccountant, "prv": PRVAccountant}
-    if all(rate == 1.0 for _, rate, _ in history):
-        mu = math.sqrt(sum(count / z**2 for z, _, count in history))
-        figures["exact"] = exact_gaussian_epsilon(mu, delta)
-        if figures["exact"] > MAX_PRV:
-            del accountants["prv"]
-    for name, make in accountants.items():
-        accountant = make()
-        accountant.history = list(history)
-        with _opacus_warnings():
-            figures[name] = float(accountant.get_epsilon(delta))
-    return tuple((name, figures[name]) for name in REFERENCES if name in figures)
-
-
-def _gaussian(history: tuple[tuple[float, float, int], ...], delta: float) -> dict[str, float]:
-    return dict(_cached_gaussian(history, delta))
-
-
-@contextmanager
-def _opacus_warnings() -> Iterator[None]:
-    """Silence two warnings that say nothing here: log(1 - q) at q = 1, and wide enough orders."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Optimal order is the", UserWarning)
-        warnings.filterwarnings("ignore", "divide by zero encountered in log", RuntimeWarning)
-        yield

@@ -6,66 +6,40 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.accountant import spend_counted
+from privacy.accountant import BUDGETED, claimed_epsilon
+from privacy.calibrate import MIN_MULTIPLIER, least_noise
 from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
 from privacy.compression import Basis, Compression
+from privacy.draw import checked_users, count_of, sum_per_user, throw_coins, zero_unless
 from privacy.errors import PlanRefused
-from privacy.events import MAX_INT, SkellamRound, known_shares
-from privacy.noise import MAX_VARIANCE, skellam
+from privacy.events import (
+    MAX_INT,
+    MAX_PERSON_UNITS,
+    DiscreteGaussianRound,
+    Event,
+    Mechanism,
+    SkellamRound,
+)
+from privacy.noise import MAX_VARIANCE, SAMPLERS
 from privacy.rdp import l1_bound
 from privacy.rng import SecureRandom
 from privacy.scale import Steps, steps
+from privacy.terms import (
+    EVENTS,
+    Terms,
+    check_int,
+    check_real,
+    check_supported,
+    honest_shares,
+    variance_of_share,
+    vectors_of,
+)
 from privacy.unit import RELATION_OF, Relation, Unit
-
-CALIBRATION_SLACK = 1e-9
-"""Relative distance kept below the target, so that no order of summation exceeds it."""
-MIN_MULTIPLIER = 2.0**-20
-
-
-class Terms(TypedDict):
-    """What every plan states, apart from its noise. All of it is public.
-
-    Attributes:
-        delta: delta of the whole run, in (0, 1).
-        rounds: rounds of the whole run, failed attempts included.
-        clip: C, L2 bound of one unit's vector.
-        parameters: d, coordinates of one unit's vector: the parameters of the model.
-        expected_units: the constant that a sum is divided by; never a count taken from the data.
-        max_units_per_client: most units that one client may encode in one round.
-        clients: clients of the federation.
-        min_survivors: fewer contributions than this are never opened; at least 2, and more than
-            max_colluders.
-        max_colluders: contributing clients that may work with the aggregator. With 0, every
-            client still knows the noise that it added itself.
-        person_units: units that one person may hold, for the figure beside the claim.
-        unit: the unit of privacy; only "task" so far.
-        noise: where noise is added; only "distributed" so far.
-        rate: probability with which each unit takes part; only 1.0 so far.
-        compression: the public linear map before the sum; left out: none.
-        value_bits: bits of one coordinate of one unit's integer vector, its sign included, from 8
-            to 20; None: as many as make rounding cost little.
-    """
-
-    delta: float
-    rounds: int
-    clip: float
-    parameters: int
-    expected_units: int
-    max_units_per_client: int
-    clients: int
-    min_survivors: int
-    max_colluders: int
-    person_units: int
-    unit: NotRequired[Unit]
-    noise: NotRequired[str]
-    rate: NotRequired[float]
-    compression: NotRequired[Compression]
-    value_bits: NotRequired[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +47,14 @@ class PrivacyPlan:
     """Everything that decides how private a run is, checked as a whole.
 
     Made by `calibrated` or `from_noise_multiplier`; values that do not fit together are refused
-    however it is made. One unit is one task under add/remove: adding or removing a task moves the
-    sum by at most l2 steps, and the noise that none of the adversaries under a budget knows has a
-    standard deviation of at least noise_multiplier * l2 per coordinate.
+    however it is made. The noise that none of the adversaries under a budget knows has a standard
+    deviation of at least noise_multiplier * l2 per coordinate, where l2 bounds what one unit's
+    vector adds to the sum. How far one unit moves the sum follows from it (see unit.py):
+
+        task    its vector is there or not                                     l2
+        record  a record of one task is replaced: the vector moves anywhere    2 l2
+        user    the vectors of all its tasks are there or not, by one coin     l2
+        client  its final vector is there, or zero                             l2
 
     Attributes:
         epsilon: the target of the calibration; None when the noise was given.
@@ -86,16 +65,18 @@ class PrivacyPlan:
         cap: largest magnitude, in steps, of one coordinate of one unit's integer vector.
         share_variance: variance per coordinate of one client's noise, steps^2:
             (z * l2)^2 / (min_survivors - max(max_colluders, 1)).
-        l2: Delta, exact L2 bound of one unit's integer vector.
+        l2: Delta, exact L2 bound of one unit's integer vector; for unit user with tasks_per_user k,
+            of the sum of k vectors that are clipped apart.
         l1: what l2 implies for the L1 norm.
-        mechanism: "skellam".
     The others are described at `Terms`.
     """
 
     unit: Unit
-    mechanism: str
+    mechanism: Mechanism
     noise: str
     rate: float
+    max_participations: int | None
+    tasks_per_user: int | None
     epsilon: float | None
     delta: float
     rounds: int
@@ -127,24 +108,11 @@ class PrivacyPlan:
         Raises:
             PlanRefused: terms that no proved bound covers yet, or a target out of reach.
         """
-        if not 0.0 < epsilon < math.inf:
-            raise PlanRefused(f"epsilon {epsilon!r} is not positive and finite")
 
-        def fits(z: float) -> bool:
-            return cls._build(z, epsilon, terms).worst_epsilon() <= aim
+        def claim(z: float) -> float:
+            return cls._build(z, epsilon, terms).worst_epsilon()
 
-        aim = epsilon * (1.0 - CALIBRATION_SLACK)
-        low = high = 1.0
-        while not fits(high):
-            low, high = high, 2.0 * high
-        while fits(low):
-            low, high = low / 2.0, low
-            if low < MIN_MULTIPLIER:
-                raise PlanRefused(f"epsilon {epsilon!r} asks for next to no noise")
-        while high - low > 1e-12 * high:
-            middle = (low + high) / 2.0
-            low, high = (low, middle) if fits(middle) else (middle, high)
-        return cls._build(high, epsilon, terms)
+        return cls._build(least_noise(claim, epsilon), epsilon, terms)
 
     @classmethod
     def from_noise_multiplier(
@@ -160,17 +128,21 @@ class PrivacyPlan:
     @classmethod
     def _build(cls, z: float, epsilon: float | None, terms: Terms) -> PrivacyPlan:
         clip, parameters = terms["clip"], terms["parameters"]
-        _check_real("clip", clip, MIN_BOUND, MAX_BOUND)
-        _check_int("parameters", parameters, 1, MAX_DELTA)
+        check_real("clip", clip, MIN_BOUND, MAX_BOUND)
+        check_int("parameters", parameters, 1, MAX_DELTA)
         compression, value_bits = terms.get("compression", Compression()), terms.get("value_bits")
         image = compression.image(parameters)
         chosen = steps(clip, image, value_bits)
-        honest = _honest(terms["clients"], terms["min_survivors"], terms["max_colluders"])
+        apart = terms.get("tasks_per_user")
+        l2 = vectors_of(apart) * chosen.l2
+        honest = honest_shares(terms["clients"], terms["min_survivors"], terms["max_colluders"])
         return cls(
             unit=terms.get("unit", Unit.TASK),
-            mechanism="skellam",
+            mechanism=terms.get("mechanism", Mechanism.SKELLAM),
             noise=terms.get("noise", "distributed"),
             rate=terms.get("rate", 1.0),
+            max_participations=terms.get("max_participations"),
+            tasks_per_user=apart,
             epsilon=epsilon,
             delta=terms["delta"],
             rounds=terms["rounds"],
@@ -188,23 +160,33 @@ class PrivacyPlan:
             max_colluders=terms["max_colluders"],
             person_units=terms["person_units"],
             noise_multiplier=z,
-            share_variance=_share_variance(z, chosen.l2, honest),
-            l2=chosen.l2,
-            l1=l1_bound(chosen.l2, image.length),
+            share_variance=variance_of_share(z, l2, honest),
+            l2=l2,
+            l1=l1_bound(l2, image.length),
         )
 
     def __post_init__(self) -> None:
-        _check_supported(self)
-        _check_real("delta", self.delta, 2.0**-1022, 1.0 - 2.0**-53)
-        _check_real("clip", self.clip, MIN_BOUND, MAX_BOUND)
-        _check_real("noise_multiplier", self.noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
+        check_supported(
+            unit=self.unit,
+            mechanism=self.mechanism,
+            noise=self.noise,
+            rate=self.rate,
+            max_participations=self.max_participations,
+            tasks_per_user=self.tasks_per_user,
+            max_units_per_client=self.max_units_per_client,
+            share_variance=self.share_variance,
+        )
+        check_real("delta", self.delta, 2.0**-1022, 1.0 - 2.0**-53)
+        check_real("clip", self.clip, MIN_BOUND, MAX_BOUND)
+        check_real("noise_multiplier", self.noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
         if self.epsilon is not None:
-            _check_real("epsilon", self.epsilon, 2.0**-1022, MAX_BOUND)
-        _check_int("parameters", self.parameters, 1, MAX_DELTA)
-        for name in ("rounds", "expected_units", "max_units_per_client", "person_units"):
-            _check_int(name, getattr(self, name), 1, 2**31)
-        honest = _honest(self.clients, self.min_survivors, self.max_colluders)
-        _check_int("l2 (steps that the clipped norm spans)", self.l2, 1, MAX_DELTA)
+            check_real("epsilon", self.epsilon, 2.0**-1022, MAX_BOUND)
+        check_int("parameters", self.parameters, 1, MAX_DELTA)
+        for name in ("rounds", "expected_units", "max_units_per_client"):
+            check_int(name, getattr(self, name), 1, 2**31)
+        check_int("person_units", self.person_units, 1, MAX_PERSON_UNITS)
+        honest = honest_shares(self.clients, self.min_survivors, self.max_colluders)
+        check_int("l2 (steps that the clipped norm spans)", self.l2, 1, MAX_DELTA)
         if self.max_units_per_client * self.l2 > MAX_INT or self.l1 > MAX_INT:
             raise PlanRefused(
                 f"sums of vectors with norm {self.l2} do not fit: take fewer value_bits"
@@ -219,9 +201,15 @@ class PrivacyPlan:
             image.length,
             steps(self.clip, image, self.value_bits),
             l1_bound(self.l2, image.length),
-            _share_variance(self.noise_multiplier, self.l2, honest),
+            variance_of_share(self.noise_multiplier, self.l2, honest),
         )
-        found = (self.dimension, Steps(self.scale, self.cap, self.l2), self.l1, self.share_variance)
+        one, rest = divmod(self.l2, vectors_of(self.tasks_per_user))
+        found = (
+            self.dimension,
+            Steps(self.scale, self.cap, one if rest == 0 else 0),
+            self.l1,
+            self.share_variance,
+        )
         if found != derived:
             raise PlanRefused(
                 "dimension, scale, cap, l2, l1 and share_variance do not follow from the plan's "
@@ -236,49 +224,100 @@ class PrivacyPlan:
     @property
     def max_abs(self) -> int:
         """Bound on any coordinate of one client's integer sum, its noise not included."""
-        return self.max_units_per_client * min(self.cap, self.l2)
+        return self.max_units_per_client * min(self.cap * vectors_of(self.tasks_per_user), self.l2)
 
     def basis(self, round_index: int) -> Basis:
         """The public linear map of a round. Its seed is the plan's digest, which everybody has."""
         return self.compression.basis(self.parameters, self.digest(), round_index)
 
+    def draw(self, units: int, rng: SecureRandom) -> NDArray[np.bool_]:
+        """This round's secret coins, one per unit of the client: bool [units]. See draw.py.
+
+        Args:
+            units: units that the client has, drawn or not.
+            rng: the client's own generator.
+
+        Raises:
+            PlanRefused: fewer than 0 units, or more than max_units_per_client.
+        """
+        self._check_units(units)
+        return throw_coins(units, self.rate, rng)
+
     def encode(
-        self, units: NDArray[np.floating[Any]], rng: SecureRandom, *, round_index: int
+        self,
+        vectors: NDArray[np.floating[Any]],
+        rng: SecureRandom,
+        *,
+        round_index: int,
+        drawn: NDArray[np.bool_] | None = None,
+        users: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
         """One client's contribution to a round: the sum of its clipped units plus its noise share.
 
-        Adding or removing one unit moves it by at most l2 before noise, whatever the unit holds; a
-        unit with NaN or infinity counts as the zero vector.
+        Before noise, one unit moves it by no more than the class says, whatever the unit holds. A
+        row with NaN or infinity counts as the zero vector, and so does the sum of a user's rows.
 
         Args:
-            units: float16, float32 or float64 [k, parameters], 0 <= k <= max_units_per_client; one
-                row per unit. k = 0 is noise alone.
+            vectors: float16, float32 or float64 [k, parameters]. One row per unit, 0 <= k <=
+                max_units_per_client; for unit user one row per task. Rows of units that were not
+                drawn count as zero. k = 0 is noise alone.
             rng: the client's own generator, never shared and never reset between rounds.
             round_index: the round that the sum is for.
+            drawn: what `draw` gave for this round; may be left out at rate 1.0 alone.
+            users: unit user only: int64 [k], the user of each row, numbered from 0.
 
         Returns:
             int64 [dimension].
 
         Raises:
-            PlanRefused: another shape or dtype, or more units than planned.
+            PlanRefused: another shape or dtype, more units than planned, coins or users that do not
+                fit the rows, or users for another unit.
         """
-        if units.ndim != 2 or units.shape[1] != self.parameters:
-            raise PlanRefused(f"units have shape {units.shape}; allowed: [k, {self.parameters}]")
-        if units.shape[0] > self.max_units_per_client:
-            raise PlanRefused(
-                f"{units.shape[0]} units; allowed: at most {self.max_units_per_client} per client"
-            )
+        if vectors.ndim != 2 or vectors.shape[1] != self.parameters:
+            raise PlanRefused(f"units have shape {vectors.shape}; allowed: [k, {self.parameters}]")
+        if self.unit is Unit.USER:
+            users = checked_users(users, len(vectors), self.tasks_per_user)
+        elif users is not None:
+            raise PlanRefused(f"users were given for unit {self.unit}, whose rows are units")
+        keep = self._coins(drawn, len(vectors) if users is None else count_of(users))
+        if users is not None and self.tasks_per_user is None:
+            vectors = sum_per_user(vectors, users, len(keep))
+        elif users is not None:
+            keep = keep[users]
         total = bounded_sum(
-            units,
+            zero_unless(keep, vectors),
             clip=self.clip,
             forward=self.basis(round_index).forward,
             scale=self.scale,
             cap=self.cap,
-            delta=self.l2,
+            delta=self.l2 // vectors_of(self.tasks_per_user),
             rng=rng,
         )
-        total += skellam(self.share_variance, self.dimension, rng)
+        total += SAMPLERS[self.mechanism](self.share_variance, self.dimension, rng)
         return total
+
+    def _coins(self, drawn: NDArray[np.bool_] | None, least: int) -> NDArray[np.bool_]:
+        """The round's coins, checked: for at least as many units as there are in the rows."""
+        self._check_units(least if drawn is None else len(drawn))
+        if drawn is None:
+            if self.rate < 1.0:
+                raise PlanRefused(
+                    f"rate {self.rate!r} needs this round's coins: give drawn=plan.draw(units, rng)"
+                )
+            return np.ones(least, dtype=np.bool_)
+        if drawn.dtype != np.bool_ or drawn.ndim != 1:
+            raise PlanRefused(f"coins are {drawn.dtype} {drawn.shape}; allowed: bool [units]")
+        if len(drawn) < least or (self.unit is not Unit.USER and len(drawn) > least):
+            raise PlanRefused(f"{len(drawn)} coins for {least} units; allowed: one for each")
+        if self.rate == 1.0 and not drawn.all():
+            raise PlanRefused("at rate 1.0 no unit is left out, but a coin says so")
+        return drawn
+
+    def _check_units(self, units: int) -> None:
+        if units > self.max_units_per_client:
+            raise PlanRefused(
+                f"{units} units; allowed: at most {self.max_units_per_client} per client"
+            )
 
     def decode(self, total: NDArray[np.int64], *, round_index: int) -> NDArray[np.float64]:
         """The average that an opened sum stands for: total / (scale * expected_units), mapped back.
@@ -306,14 +345,14 @@ class PrivacyPlan:
         """Standard deviation per coordinate of all noise in a sum of `survivors`, in steps."""
         return math.sqrt(survivors * self.share_variance)
 
-    def event(self, survivors: int) -> SkellamRound:
+    def event(self, survivors: int) -> SkellamRound | DiscreteGaussianRound:
         """What opening a sum of this many contributions has to be charged as.
 
         Raises:
             PlanRefused: fewer contributions than min_survivors, or more than clients.
         """
-        _check_int("survivors", survivors, self.min_survivors, self.clients)
-        return SkellamRound(
+        check_int("survivors", survivors, self.min_survivors, self.clients)
+        return EVENTS[self.mechanism](
             unit=self.unit,
             relation=self.relation,
             rate=self.rate,
@@ -325,15 +364,17 @@ class PrivacyPlan:
             clients=self.clients,
             dimension=self.dimension,
             person_units=self.person_units,
+            max_participations=self.max_participations,
         )
 
-    def worst_event(self) -> SkellamRound:
+    def worst_event(self) -> SkellamRound | DiscreteGaussianRound:
         """The dearest event of this plan: min_survivors contributions."""
         return self.event(self.min_survivors)
 
     def worst_epsilon(self) -> float:
         """The claim for all rounds at worst_event, against the worst budgeted adversary."""
-        return spend_counted({self.worst_event(): self.rounds}, delta=self.delta).worst
+        counts: dict[Event, int] = {self.worst_event(): self.rounds}
+        return claimed_epsilon(counts, BUDGETED, delta=self.delta)
 
     def to_json(self) -> dict[str, Any]:
         """Every field and the relation; real numbers as shortest decimal strings."""
@@ -348,45 +389,3 @@ class PrivacyPlan:
         """SHA-256 of `to_json` with sorted keys and no spaces: 32 bytes that name the plan."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).digest()
-
-
-def _check_supported(plan: PrivacyPlan) -> None:
-    if plan.unit is not Unit.TASK:
-        raise PlanRefused(
-            f"unit {plan.unit!s}: only unit 'task' is accounted for so far (sampling, "
-            "zero-out and per-user clipping have bounds of their own, which are not here yet)"
-        )
-    if plan.noise != "distributed":
-        raise PlanRefused(
-            f"noise {plan.noise!r}: only 'distributed' is accounted for so far (noise at the "
-            "client needs the sampler of the local optimiser, which is not here yet)"
-        )
-    if plan.mechanism != "skellam":
-        raise PlanRefused(f"mechanism {plan.mechanism!r}: only 'skellam' is accounted for so far")
-    if plan.rate != 1.0 or not isinstance(plan.rate, float):
-        raise PlanRefused(
-            f"rate {plan.rate!r}: only 1.0 is accounted for so far (sampled rounds with integer "
-            "noise need secret coins and an amplification bound that are not here yet)"
-        )
-
-
-def _honest(clients: int, min_survivors: int, max_colluders: int) -> int:
-    """Contributors whose noise stays secret from the aggregator and from every coalition."""
-    _check_int("clients", clients, 2, 2**31)
-    _check_int("min_survivors", min_survivors, 2, clients)
-    _check_int("max_colluders", max_colluders, 0, min_survivors - 1)
-    return min_survivors - known_shares(max_colluders)
-
-
-def _share_variance(z: float, l2: int, honest: int) -> float:
-    return (z * l2) ** 2 / honest
-
-
-def _check_int(name: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise PlanRefused(f"{name} {value!r} is not an integer from {least} to {most}")
-
-
-def _check_real(name: str, value: object, least: float, most: float) -> None:
-    if type(value) is not float or not least <= value <= most:
-        raise PlanRefused(f"{name} {value!r} is not a float from {least!r} to {most!r}")

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from privacy.accountant import CLAIM, Adversary, AdversarySpend, spend_with_reference
+from privacy.accountant import Adversary, AdversarySpend, spend_with_reference
 from privacy.compression import Kind
-from privacy.events import Event
+from privacy.events import Event, Mechanism
 from privacy.plan import PrivacyPlan
-from privacy.unit import PLAIN_WORDS
+from privacy.unit import PLAIN_WORDS, Unit
 
 ADVERSARY_WORDS: dict[Adversary, str] = {
     Adversary.AGGREGATOR: "the aggregator, which sees every opened sum",
@@ -70,10 +70,7 @@ def budget_report(
         "unit_in_words": PLAIN_WORDS[plan.unit],
         "relation": plan.relation.value,
         "mechanism": _mechanism(plan),
-        "sampler": (
-            "every unit of every contributing client takes part in every round; nothing is "
-            "sampled and no amplification is claimed"
-        ),
+        "sampler": _sampler(plan),
         "events": spent.events,
         "target_epsilon": plan.epsilon,
         "granted_epsilon": grant,
@@ -95,12 +92,48 @@ def budget_report(
     }
 
 
+_NOISE = {
+    Mechanism.SKELLAM: ("Skellam", "Agarwal, Kairouz, Liu 2021"),
+    Mechanism.DISCRETE_GAUSSIAN: ("discrete Gaussian", "Kairouz, Liu, Steinke 2021"),
+}
+"""Name of the noise, and where its bound is from."""
+
+_VECTOR = {
+    Unit.RECORD: "each task's vector",
+    Unit.TASK: "each task's vector",
+    Unit.USER: "the sum of each user's vectors",
+    Unit.CLIENT: "each client's final vector",
+}
+
+
 def _mechanism(plan: PrivacyPlan) -> str:
+    apart = plan.tasks_per_user
+    vector = _VECTOR[plan.unit] if apart is None else f"each vector of a user's {apart} tasks"
+    whole = "" if apart is None else f", {plan.l2} steps for all of one user"
     return (
-        f"each unit's vector is clipped to L2 norm {plan.clip:g},{_map(plan)} rounded to integers "
-        f"of at most {plan.cap} steps per coordinate and clipped again to {plan.l2} steps; each "
-        f"client adds Skellam noise of variance {plan.share_variance:.6g} steps^2 to its sum; the "
-        f"opened sum is divided by the public constant {plan.expected_units}"
+        f"{vector} is clipped to L2 norm {plan.clip:g},{_map(plan)} rounded to integers "
+        f"of at most {plan.cap} steps per coordinate and clipped again to "
+        f"{plan.l2 // (apart or 1)} steps{whole}; each client adds {_NOISE[plan.mechanism][0]} "
+        f"noise of variance {plan.share_variance:.6g} steps^2 to its sum; the opened sum is "
+        f"divided by the public constant {plan.expected_units}"
+    )
+
+
+def _sampler(plan: PrivacyPlan) -> str:
+    if plan.rate < 1.0:
+        return (
+            f"each {plan.unit} takes part in a round by an independent secret coin of rate "
+            f"{plan.rate:g}; every client uploads in every round, drawn or not, and the "
+            "amplification that is claimed holds as long as nothing shows the coins"
+        )
+    if plan.max_participations is not None:
+        return (
+            f"who takes part is seen and nothing is amplified; a client takes part in at most "
+            f"{plan.max_participations} rounds, and the dearest of those are charged"
+        )
+    return (
+        "every unit of every contributing client takes part in every round; nothing is "
+        "sampled and no amplification is claimed"
     )
 
 
@@ -135,14 +168,14 @@ def _adversary(
 
 def _caveats(plan: PrivacyPlan) -> list[str]:
     claim = (
-        f"The claim is the figure named {CLAIM!r}, a proved bound (Agarwal, Kairouz, Liu 2021) of "
+        f"The claim is the figure named 'rdp', a proved bound ({_NOISE[plan.mechanism][1]}) of "
         "the integer mechanism that ran. The figures named gaussian_reference are those of "
         "Gaussian noise of the same relative size, for comparison only."
     )
     one_unit = (
-        "The claim is about one unit. The figures for one record replaced inside one unit and "
-        f"for one person who makes up {plan.person_units} whole units stand beside it; neither is "
-        f"smaller. A person with records in {plan.person_units} units that others share counts as "
+        f"The claim is about one {plan.unit}. The figures for one record replaced and for one "
+        f"person who makes up {plan.person_units} whole units stand beside it; neither is smaller. "
+        f"A person with records in {plan.person_units} units that others share counts as "
         f"{2 * plan.person_units} whole units: the units stay, and each of their vectors may move "
         "anywhere."
     )
@@ -180,6 +213,20 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
         f"{plan.max_colluders} collude; a round with fewer is not opened."
     )
     caveats = [claim, one_unit, own_data, fixed, drops, domain, sampler, arithmetic, sized]
+    if plan.rate < 1.0:
+        coins = (
+            "Sampling lowers the figures only against those who do not see the coins: every client "
+            "has to upload in every round, at a time that does not tell how many of its units were "
+            "drawn, and must show nothing that is computed from the drawn units alone. Whether a "
+            "client drops out must not depend on its coins."
+        )
+        caveats.append(coins)
+    if plan.max_participations is not None:
+        turns = (
+            f"Charging {plan.max_participations} rounds takes for granted that each client counts "
+            "and refuses to take part in more, over everything that its population is charged."
+        )
+        caveats.append(turns)
     if plan.max_colluders == 0:
         no_colluders = (
             "The plan assumes that no contributing client works with the aggregator or with "

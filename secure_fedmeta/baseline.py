@@ -14,7 +14,7 @@ import torch
 
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
-from secure_fedmeta.client import Work
+from secure_fedmeta.client import Work, contribution
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
 
 
@@ -46,8 +46,9 @@ def train_in_clear(
         model = state.params.to(torch.float32)
         total = np.zeros(plan.dimension, dtype=np.int64)
         for name in names:
-            units = work.outer_vectors(name, model, round_index=round_index)
-            total += plan.encode(units, streams[name], round_index=round_index)
+            total += contribution(
+                work, name, model, plan=plan, round_index=round_index, noise=streams[name]
+            )
         average = plan.decode(total, round_index=round_index)
         state = optimiser.update(state, torch.from_numpy(average))
     return state.average.to(torch.float32)

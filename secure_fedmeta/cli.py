@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from privacy.plan import PrivacyPlan
 
 OK, CHECK_FAILED, BAD_INPUT, ROUND_FAILED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C
@@ -118,6 +121,90 @@ def init(
 
 
 @app.command()
+def plan(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file to plan for, in place of the options.")
+    ] = None,
+    mechanism: Annotated[
+        str,
+        typer.Option(
+            help="skellam or discrete-gaussian: integers in the secure sum. gaussian: each client "
+            "adds noise to its own steps."
+        ),
+    ] = "skellam",
+    unit: Annotated[str, typer.Option(help="record, task, user or client.")] = "task",
+    rate: Annotated[float, typer.Option(help="Probability that a unit is drawn in a round.")] = 1.0,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Noise over sensitivity; its epsilon is shown.")
+    ] = None,
+    target_epsilon: Annotated[
+        float | None, typer.Option(help="Epsilon; the least noise that meets it is shown.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds, or steps with gaussian.")] = 100,
+    delta: Annotated[float, typer.Option(help="Delta of the whole run.")] = 1e-5,
+    clients: Annotated[int, typer.Option(help="Clients of the federation.")] = 10,
+    min_survivors: Annotated[
+        int | None, typer.Option(help="Fewest contributions that are opened; left out: all.")
+    ] = None,
+    max_colluders: Annotated[int, typer.Option(help="Contributors that may collude.")] = 1,
+    dimension: Annotated[int, typer.Option(help="Coordinates of the summed vector.")] = 1000,
+    expected_units: Annotated[int, typer.Option(help="Public divisor of a round's sum.")] = 100,
+    person_units: Annotated[int, typer.Option(help="Units that one person may hold.")] = 2,
+    clip: Annotated[float, typer.Option(help="L2 bound of one unit's vector.")] = 1.0,
+    max_participations: Annotated[
+        int | None, typer.Option(help="Unit client: most rounds that one client is in.")
+    ] = None,
+    tasks_per_user: Annotated[
+        int | None, typer.Option(help="Unit user: most tasks of one user, clipped apart.")
+    ] = None,
+    adversary: Annotated[
+        str | None, typer.Option(help="Show this adversary only, such as aggregator.")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder to draw curves in, as SVG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Price a setting beforehand: epsilon of a noise, or the noise for a target epsilon."""
+    from rich.console import Console
+
+    from secure_fedmeta import planning
+    from secure_fedmeta.console import render_plan
+
+    shown = planning.adversary_named(adversary)
+    with Console(stderr=True, quiet=as_json).status("computing") as status:
+        if config is None:
+            request = planning.Request(
+                mechanism=mechanism,
+                unit=unit,
+                rate=rate,
+                noise_multiplier=noise_multiplier,
+                target_epsilon=target_epsilon,
+                rounds=rounds,
+                delta=delta,
+                clients=clients,
+                min_survivors=min_survivors,
+                max_colluders=max_colluders,
+                dimension=dimension,
+                expected_units=expected_units,
+                person_units=person_units,
+                clip=clip,
+                max_participations=max_participations,
+                tasks_per_user=tasks_per_user,
+            )
+            planned = planning.outlook(request)
+        else:
+            _refuse_options_beside(config)
+            planned = planning.outlook_of(_plan_of(config))
+        found = planning.to_json(planned, adversary=shown)
+        if plots is not None:
+            drawn = planning.draw(planned, plots, announce=status.update)
+            found["plots"] = [str(path) for path in drawn]
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        Console(highlight=False).print(render_plan(found))
+
+
+@app.command()
 def datasets(as_json: Json = False) -> None:
     """List the data sets that ship, their sizes, licences and units of privacy."""
     from secure_fedmeta.tasks import SOURCES, build_source
@@ -165,6 +252,34 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             _fail("interrupted; what the log and the ledger acknowledged is kept", ROUND_FAILED)
         raise
+
+
+def _plan_of(path: Path) -> PrivacyPlan:
+    from secure_fedmeta.config import load_config
+    from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.pipeline import assemble
+
+    try:
+        return assemble(load_config(path)).plan
+    except ConfigError as error:
+        raise error if error.file else error.in_file(str(path)) from error
+
+
+def _refuse_options_beside(config: Path) -> None:
+    """A config says everything; an option that would contradict it is refused."""
+    from click import get_current_context
+    from click.core import ParameterSource
+
+    from secure_fedmeta.errors import ConfigError
+
+    context = get_current_context()
+    for name in context.params:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("config", "adversary", "plots", "as_json"):
+            raise ConfigError(
+                f"stands beside a config, which says it already: leave out one of them ({config})",
+                key=f"--{name.replace('_', '-')}",
+            )
 
 
 def _fail(error: object, code: int) -> None:

@@ -16,20 +16,61 @@ from numpy.typing import NDArray
 from crypto.errors import MessageRefused
 from crypto.keys import Identity
 from crypto.secure_sum import SumClient, Terms, VectorSource
+from privacy.draw import count_of
+from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
+from privacy.unit import Unit
 from secure_fedmeta.party import Handout, Party
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.vault import Vault
 
 
 class Work(Protocol):
-    """The local computation of a client: one outer vector per unit of privacy."""
+    """The local computation of a client: one outer vector per task."""
 
     def outer_vectors(
         self, client: str, model: torch.Tensor, *, round_index: int
     ) -> NDArray[np.float32]:
-        """Outer vectors of all the client's units: `[units, d] float32`."""
+        """Outer vectors of all the client's tasks, drawn or not: `[tasks, d] float32`."""
         ...
+
+    def users(self, client: str) -> NDArray[np.int64]:
+        """Whose each task is, users numbered from 0: `[tasks] int64`."""
+        ...
+
+
+def contribution(
+    work: Work,
+    client: str,
+    model: torch.Tensor,
+    *,
+    plan: PrivacyPlan,
+    round_index: int,
+    noise: SecureRandom,
+) -> NDArray[np.int64]:
+    """One client's protected integers for one attempt, with fresh coins and fresh noise.
+
+    Every task is computed, drawn or not, so that neither the time it takes nor its length depends
+    on the coins; those are thrown here and kept nowhere. For unit client the final vector is the
+    mean over all its tasks.
+
+    Args:
+        work: the client's tasks.
+        client: its name.
+        model: global parameters `[d] float32`.
+        plan: unit, rate, clip, integers and noise.
+        round_index: the round.
+        noise: the client's own generator, for coins, rounding and noise.
+
+    Returns:
+        int64 [dimension].
+    """
+    vectors = work.outer_vectors(client, model, round_index=round_index)
+    if plan.unit is Unit.CLIENT:
+        vectors = vectors.mean(axis=0, keepdims=True)
+    users = work.users(client) if plan.unit is Unit.USER else None
+    drawn = plan.draw(len(vectors) if users is None else count_of(users), noise)
+    return plan.encode(vectors, noise, round_index=round_index, drawn=drawn, users=users)
 
 
 class Client(Party):
@@ -69,8 +110,14 @@ class Client(Party):
         def protected_sum() -> NDArray[np.int64]:
             self._contributions += 1
             name = self._setting.roster.members[self._index - 1].name
-            units = self._work.outer_vectors(name, model.take(), round_index=terms.round)
-            return self._setting.plan.encode(units, self._noise, round_index=terms.round)
+            return contribution(
+                self._work,
+                name,
+                model.take(),
+                plan=self._setting.plan,
+                round_index=terms.round,
+                noise=self._noise,
+            )
 
         return protected_sum
 

@@ -102,8 +102,10 @@ class PrivacyConfig(_Section):
 
     unit: Literal["record", "task", "user", "client"] = "task"
     noise: Literal["distributed", "local"] = "distributed"
-    mechanism: Literal["skellam", "gaussian"] = "skellam"
-    rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 1.0
+    mechanism: Literal["skellam", "discrete-gaussian", "gaussian"] = "skellam"
+    rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
+        1.0, description="probability with which a unit takes part in a round, by a secret coin"
+    )
     epsilon: Positive | None = Field(None, description="target; exclusive with noise_multiplier")
     noise_multiplier: Positive | None = None
     delta: Annotated[FiniteFloat, Field(gt=0, lt=1)] = 1e-5
@@ -116,7 +118,9 @@ class PrivacyConfig(_Section):
     max_colluders: Annotated[int, Field(ge=0)] = Field(
         1, description="clients that may pool what they know with the aggregator"
     )
-    person_units: Count = Field(2, description="k of the printed epsilon of a person in k units")
+    person_units: Annotated[int, Field(ge=1, le=1000)] = Field(
+        2, description="k of the printed epsilon of a person in k units"
+    )
 
     @model_validator(mode="after")
     def _one_noise(self) -> PrivacyConfig:

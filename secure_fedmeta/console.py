@@ -1,4 +1,4 @@
-"""What the command line shows: a progress bar, and a report as tables. Prints nothing itself."""
+"""What the command line shows: progress, reports and plans as tables. Prints nothing itself."""
 
 from __future__ import annotations
 
@@ -92,6 +92,67 @@ def render_report(directory: Path, report: dict[str, Any]) -> RenderableType:
     lines += [Text(line) for line in _facts_of_run(report)]
     lines.append(Text(f"Files: {directory}"))
     return Group(*lines)
+
+
+def render_plan(planned: dict[str, Any]) -> RenderableType:
+    """The tables of a planned run: its claim per adversary, its noise, and a plain verdict."""
+    found = f"noise multiplier {planned['noise_multiplier']:.6g}"
+    if planned["target_epsilon"] is not None:
+        found = f"target epsilon {planned['target_epsilon']:g}: {found}"
+    noise = planned["noise"]
+    lines: list[RenderableType] = [
+        Text(
+            f"{planned['mechanism']} noise, rate {planned['rate']:g}, "
+            f"{planned['rounds']} rounds; {found}"
+        ),
+        Text(f"The claim is about {planned['unit_in_words']}."),
+        _planned_adversaries(planned),
+        Text(_legend(planned)),
+        Text(
+            f"Noise of a round's average: {noise['per_coordinate']:.4g} per coordinate, "
+            f"{noise['norm']:.4g} over {planned['dimension']} coordinates; the average itself is "
+            f"at most {noise['signal_norm']:.4g} long."
+        ),
+        Text(f"Verdict: {planned['verdict']['level']}. {planned['verdict']['reason']}"),
+    ]
+    lines += [Text(f"Curve: {path}") for path in planned.get("plots", ())]
+    return Group(*lines)
+
+
+def _legend(planned: dict[str, Any]) -> str:
+    names = {name for row in planned["adversaries"].values() for name in row["epsilon"]}
+    text = (
+        "record: one record replaced; k: one person who makes up "
+        f"{planned['person_units']} whole units."
+    )
+    if any(name.startswith("gaussian") for name in names):
+        text += " Gauss: Gaussian noise of the same size, for comparison only."
+    return text
+
+
+def _planned_adversaries(planned: dict[str, Any]) -> Table:
+    rows = planned["adversaries"]
+    accountants = dict.fromkeys(row["claim"] for row in rows.values())
+    accountants |= dict.fromkeys(name for row in rows.values() for name in row["epsilon"])
+    table = Table(
+        title=f"Epsilon at delta {planned['delta']:g}, unit {planned['unit']} (* the claim)",
+        title_justify="left",
+    )
+    table.add_column("adversary")
+    short = {name: name.replace("gaussian_reference_", "Gauss ") for name in accountants}
+    for heading in (*short.values(), "record", f"k = {planned['person_units']}"):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        figures = [
+            "-"
+            if key not in row["epsilon"]
+            else _epsilon(row["epsilon"][key]) + ("*" if key == row["claim"] else "")
+            for key in accountants
+        ]
+        table.add_row(
+            name.replace("_", " "), *figures, _epsilon(row["record"]), _epsilon(row["person"])
+        )
+    return table
 
 
 def _scores(report: dict[str, Any]) -> Table:

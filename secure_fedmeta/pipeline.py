@@ -13,8 +13,9 @@ from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS, Committee, SecureSum, Sharing
 from privacy.errors import CompressionRefused, PlanRefused
+from privacy.events import Mechanism
 from privacy.plan import PrivacyPlan
-from privacy.plan import Terms as PlanTerms
+from privacy.terms import Terms as PlanTerms
 from privacy.unit import Unit
 from secure_fedmeta.client import Client
 from secure_fedmeta.config import Config, PrivacyConfig
@@ -188,12 +189,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: 
     work = CohortWork(
         parts.learner, parts.source, {name: stream(32) for name, stream in streams.items()}
     )
-    for name in parts.training:
-        if work.units(name) > parts.plan.max_units_per_client:
-            raise DataError(
-                f"client {name!r} has {work.units(name)} tasks, more than the "
-                f"{parts.plan.max_units_per_client} that source {parts.source.name!r} declares"
-            )
+    _check_units(work, parts)
     roster = Roster(
         aggregator.public,
         tuple(Member(name, identity.public) for name, identity in identities.items()),
@@ -270,6 +266,24 @@ def _check_unit(config: Config, source: TaskSource) -> None:
         )
 
 
+def _check_units(work: CohortWork, parts: Parts) -> None:
+    """What a client holds is within the declared bound; a client itself is one unit."""
+    unit, most = parts.plan.unit, parts.plan.max_units_per_client
+    for name in parts.training if unit is not Unit.CLIENT else ():
+        if work.units(name) > most:
+            raise DataError(
+                f"client {name!r} has {work.units(name)} tasks, more than the "
+                f"{most} that source {parts.source.name!r} declares"
+            )
+    if unit is Unit.USER and (sharing := work.clients_that_share_a_user()):
+        raise ConfigError(
+            f"clients {sharing[0]!r} and {sharing[1]!r} hold tasks of the same user, who would "
+            "have two coins and be clipped twice; allowed: users who live in one client each",
+            key="privacy.unit",
+            value="user",
+        )
+
+
 def _network(config: Config, source: TaskSource) -> nn.Module:
     return build_model(
         config.model.name,
@@ -285,7 +299,8 @@ def _plan(
 ) -> PrivacyPlan:
     privacy = config.privacy
     bounds = source.info.task_bounds
-    most = max(bounds[name] for name in training) if training else 1
+    unit = Unit(privacy.unit)
+    most = max(bounds[name] for name in training) if training and unit is not Unit.CLIENT else 1
     if privacy.min_survivors > len(training):
         raise ConfigError(
             f"only {len(training)} clients train; lower it or hold out fewer clients",
@@ -298,14 +313,15 @@ def _plan(
             key="privacy.max_units_per_client",
             value=privacy.max_units_per_client,
         )
-    if privacy.mechanism != "skellam":
+    if unit is Unit.CLIENT and privacy.max_units_per_client not in (None, 1):
         raise ConfigError(
-            "sums are of integers, which Gaussian noise cannot protect; allowed: 'skellam'",
-            key="privacy.mechanism",
-            value=privacy.mechanism,
+            "a client of unit client sends one vector; set 1, or leave it out",
+            key="privacy.max_units_per_client",
+            value=privacy.max_units_per_client,
         )
     terms: PlanTerms = {
-        "unit": Unit(privacy.unit),
+        "unit": unit,
+        "mechanism": Mechanism(privacy.mechanism),
         "noise": privacy.noise,
         "rate": privacy.rate,
         "delta": privacy.delta,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,23 +36,63 @@ def plot_held_out(
 
 
 def plot_epsilon(
-    path: Path, rounds: Sequence[int], curves: Mapping[str, Sequence[float]], *, grant: float
+    path: Path,
+    rounds: Sequence[int],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    limit: float | None,
+    limit_name: str = "granted",
 ) -> None:
-    """Cumulative epsilon per adversary over rounds, with the budget line.
+    """Cumulative epsilon per adversary over rounds, with a line where it has to stay below.
 
     Args:
         path: the SVG file to write.
         rounds: round indices, one per point.
         curves: adversary -> cumulative epsilon after each of `rounds`.
-        grant: the granted epsilon.
+        limit: the epsilon of the line; None: no line.
+        limit_name: what stands at the line.
     """
     figure, axes = _figure("Privacy spend", "rounds", "epsilon")
     styles = ("-", "--", ":", "-.")
     for style, (name, values) in zip(styles, curves.items(), strict=False):
         axes.plot(rounds, values, linestyle=style, label=name.replace("_", " "))
-    axes.axhline(grant, color="black", linewidth=1)
-    axes.annotate("granted", (rounds[0] if rounds else 0, grant), va="bottom")
+    if limit is not None:
+        axes.axhline(limit, color="black", linewidth=1)
+        axes.annotate(limit_name, (rounds[0] if rounds else 0, limit), va="bottom")
     axes.set_ylim(bottom=0)
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_cohort(
+    path: Path,
+    units: Sequence[float],
+    *,
+    noise: Sequence[float],
+    of_signal: Sequence[float],
+    rounds: int,
+    here: float,
+) -> None:
+    """Noise against the size of the cohort, at the same noise multiplier.
+
+    Args:
+        path: the SVG file to write.
+        units: units that a round expects; one per point.
+        noise: standard deviation of one coordinate of the average.
+        of_signal: norm of a round's noise over the largest norm of its average.
+        rounds: rounds of the run, over which the ratio falls by the square root of their number.
+        here: the planned number of units.
+    """
+    figure, axes = _figure("Noise and the size of the cohort", "expected units per round", "")
+    in_all = [ratio / math.sqrt(rounds) for ratio in of_signal]
+    axes.plot(units, noise, linestyle=":", label="noise per coordinate")
+    axes.plot(units, of_signal, label="noise over signal, one round")
+    axes.plot(units, in_all, linestyle="--", label=f"noise over signal, {rounds} rounds")
+    axes.axhline(1.0, color="black", linewidth=1)
+    axes.axvline(here, color="grey", linewidth=1)
+    axes.annotate("planned", (here, min(noise)), rotation=90, va="bottom", ha="right")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.legend()
     _save(figure, path)
 

@@ -184,7 +184,7 @@ def draw_curves(directory: Path, records: Sequence[Mapping[str, Any]], report: A
             directory / "epsilon.svg",
             [r["round"] for r in released],
             curves,
-            grant=released[0]["granted"],
+            limit=released[0]["granted"],
         )
 
 

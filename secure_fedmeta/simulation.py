@@ -52,6 +52,35 @@ class CohortWork:
         """How many tasks the client has; known to the client alone in a deployment."""
         return len(self._blocks[client])
 
+    def users(self, client: str) -> NDArray[np.int64]:
+        """Whose each task is, the client's users numbered from 0: `[tasks] int64`.
+
+        Raises:
+            DataError: a task that is not one user's alone.
+        """
+        names = self.user_names(client)
+        number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        return np.array([number[name] for name in names], dtype=np.int64)
+
+    def clients_that_share_a_user(self) -> tuple[str, str] | None:
+        """Two clients who hold tasks of one user, who then has no client to see to its coin."""
+        holder: dict[str, str] = {}
+        for name in self._blocks:
+            for user in self.user_names(name):
+                if holder.setdefault(user, name) != name:
+                    return holder[user], name
+        return None
+
+    def user_names(self, client: str) -> tuple[str, ...]:
+        """The user of each task. Raises DataError for a task that is not one user's alone."""
+        users = tuple(block.user for block in self._blocks[client] if block.user is not None)
+        if len(users) != len(self._blocks[client]):
+            raise DataError(
+                f"client {client!r} has a task that is not one user's alone, so that its source "
+                "cannot promise unit user: set privacy.unit to another"
+            )
+        return users
+
     def outer_vectors(
         self, client: str, model: torch.Tensor, *, round_index: int
     ) -> NDArray[np.float32]:

@@ -103,7 +103,7 @@ def test_pages_name_commands_and_options_that_exist() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("plan",),
+        ("tune",),
         ("run", "--resume", "x"),
         ("run", "--set", "privacy.epsilom=3"),
         ("run", "--set", "privacy.epsilon=-3"),

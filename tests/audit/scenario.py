@@ -49,6 +49,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "clients": 8,
         "dimension": 400,
         "person_units": 4,
+        "max_participations": None,
     }
     return base | changes
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from privacy.accountant import Adversary, spend
 from privacy.compression import Compression, Kind
 from privacy.errors import PlanRefused
+from privacy.events import Mechanism
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.rotate import spread
@@ -97,13 +98,26 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"unit": Unit.RECORD}, "unit 'task'"),
-        ({"unit": Unit.USER}, "unit 'task'"),
-        ({"unit": Unit.CLIENT}, "unit 'task'"),
-        ({"unit": "task"}, "unit 'task'"),
-        ({"rate": 0.5}, "only 1.0"),
-        ({"rate": 1}, "only 1.0"),
-        ({"rate": math.nan}, "only 1.0"),
+        ({"unit": "task"}, "not one of record, task, user, client"),
+        ({"unit": Unit.CLIENT}, "only 1 is allowed"),
+        (
+            {"unit": Unit.CLIENT, "max_units_per_client": 1, "rate": 0.5},
+            "sees which clients take part",
+        ),
+        ({"max_participations": 3}, "only a client counts"),
+        ({"unit": Unit.RECORD, "rate": 0.5, "max_participations": 3}, "cannot be capped"),
+        ({"unit": Unit.CLIENT, "max_units_per_client": 1, "max_participations": 0}, "participat"),
+        ({"tasks_per_user": 3}, "unit user alone"),
+        ({"unit": Unit.USER, "tasks_per_user": 0}, "tasks_per_user"),
+        ({"unit": Unit.USER, "tasks_per_user": 2**20, "value_bits": 20}, "l2"),
+        ({"mechanism": Mechanism.GAUSSIAN}, "Gaussian noise cannot"),
+        ({"mechanism": "laplace"}, "Gaussian noise cannot"),
+        ({"rate": 0.0}, "rate"),
+        ({"rate": 1.5}, "rate"),
+        ({"rate": 1}, "rate"),
+        ({"rate": 2.0**-21}, "rate"),
+        ({"rate": math.nan}, "rate"),
+        ({"person_units": 1001}, "person_units"),
         ({"noise": "local"}, "only 'distributed'"),
         ({"delta": 0.0}, "delta"),
         ({"delta": 1.0}, "delta"),
@@ -294,7 +308,9 @@ def test_the_digest_is_of_the_canonical_json_and_of_every_field() -> None:
         {"min_survivors": 9},
         {"dimension": 31},
         {"parameters": 31},
-        {"mechanism": "gaussian"},
+        {"mechanism": Mechanism.GAUSSIAN},
+        {"tasks_per_user": 2},
+        {"rate": 0.5, "unit": Unit.CLIENT},
         {"epsilon": -1.0},
         {"share_variance": 0.0},
         {"l2": 0},

@@ -144,7 +144,7 @@ def test_overrides(folder: Path, call: Call) -> None:
         ({"learner.algorithm": "mamlx"}, ("learner.algorithm = 'mamlx'", "'maml'")),
         ({"transport.name": "pigeon"}, ("transport.name = 'pigeon'", "Known: memory")),
         ({"secure_sum.protocol": "plain"}, ("secure_sum.protocol = 'plain'", "allow_insecure")),
-        ({"privacy.unit": "user"}, ("privacy", "only unit 'task'")),
+        ({"privacy.rate": 1e-9}, ("privacy", "rate 1e-09 is not a float from 2^-20")),
         ({"privacy.min_survivors": 9}, ("privacy.min_survivors = 9", "only 4 clients train")),
         ({"data.options.points": 5}, ("data.options", "exceed points 5", "allowed keys")),
         (

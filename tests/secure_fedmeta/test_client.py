@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from crypto.errors import CryptoError, MessageRefused, OutOfOrder, TermsRefused
 from crypto.keys import Identity
+from privacy.rng import SecureRandom
+from privacy.unit import Unit
 from secure_fedmeta.aggregator import Abort, Release
-from secure_fedmeta.client import Client
+from secure_fedmeta.client import Client, contribution
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.transport.memory import Delivery
 from tests.crypto.harness import STEPS
+from tests.privacy.plans import with_noise
 from tests.secure_fedmeta.federation import CLIENTS, Federation
 
 ENVELOPE = 110  # version, step, sender, recipient, context, length, signature
@@ -249,3 +256,60 @@ def test_a_second_attempt_carries_fresh_noise(federation: Federation) -> None:
     first, second = (federation.spy.vectors[1, attempt, 1] for attempt in (1, 2))
     assert not np.array_equal(first, second)
     assert len(federation.events()) == 1
+
+
+class Tasks:
+    """Work whose vectors and users are given."""
+
+    def __init__(self, vectors: NDArray[np.float32], users: Sequence[int]) -> None:
+        self.vectors, self._users, self.asked = vectors, users, 0
+
+    def outer_vectors(
+        self, client: str, model: torch.Tensor, *, round_index: int
+    ) -> NDArray[np.float32]:
+        self.asked += len(self.vectors)
+        return self.vectors
+
+    def users(self, client: str) -> NDArray[np.int64]:
+        return np.array(self._users, dtype=np.int64)
+
+
+def contributed(unit: Unit, tasks: Tasks, rng: SecureRandom, **changes: Any) -> NDArray[np.float64]:
+    """What one client adds to the average, with as little noise as a plan may have."""
+    most = {"max_units_per_client": 1} if unit is Unit.CLIENT else {}
+    plan = with_noise(2.0**-20, unit=unit, parameters=3, expected_units=1, **{**most, **changes})
+    found = contribution(tasks, "a", torch.zeros(3), plan=plan, round_index=1, noise=rng)
+    return plan.decode(found, round_index=1)
+
+
+def test_the_unit_decides_what_is_clipped_together() -> None:
+    """Three tasks of norm 0.8 that point the same way, two of them of one user; the clip is 1."""
+    vectors = np.array([[0.8, 0, 0]] * 3, dtype=np.float32)
+    tasks, rng = Tasks(vectors, [0, 1, 1]), SecureRandom.from_os()
+    for unit, expected in (
+        (Unit.TASK, 2.4),
+        (Unit.RECORD, 2.4),
+        (Unit.USER, 1.8),
+        (Unit.CLIENT, 0.8),
+    ):
+        assert contributed(unit, tasks, rng)[0] == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize("unit", [Unit.TASK, Unit.RECORD, Unit.USER])
+def test_coins_are_thrown_anew_and_every_task_is_computed(unit: Unit) -> None:
+    """Counts over rounds vary as the coins do; the work does not. 1e-6 on either side."""
+    vectors = np.zeros((8, 3), dtype=np.float32)
+    vectors[:, 0] = 0.1
+    tasks, rng, rounds = Tasks(vectors, list(range(8))), SecureRandom.from_key(bytes(32)), 400
+    counts = [round(contributed(unit, tasks, rng, rate=0.5)[0] * 10) for _ in range(rounds)]
+    assert tasks.asked == 8 * rounds
+    assert 4 - 4.9 * math.sqrt(2 / rounds) < np.mean(counts) < 4 + 4.9 * math.sqrt(2 / rounds)
+    assert 1.2 < np.var(counts) < 2.8
+    assert set(counts) - set(range(9)) == set()
+
+
+def test_a_user_s_tasks_stand_or_fall_together() -> None:
+    vectors = np.full((6, 3), 0.05, dtype=np.float32)
+    tasks, rng = Tasks(vectors, [0, 0, 0, 1, 1, 1]), SecureRandom.from_key(bytes(32))
+    found = {round(contributed(Unit.USER, tasks, rng, rate=0.5)[0] * 20) for _ in range(60)}
+    assert found == {0, 3, 6}

@@ -16,7 +16,7 @@ from secure_fedmeta.aggregator import Release
 from secure_fedmeta.errors import ConfigError, DataError
 from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
-from secure_fedmeta.tasks import SourceInfo
+from secure_fedmeta.tasks import ClientData, SourceInfo
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from tests.secure_fedmeta.federation import CLIENTS, LOG_KEY, Federation, tiny
 
@@ -33,6 +33,8 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> None:
             ("private", f"{here}.federation", "PrivateSource"),
             ("boastful", f"{here}.test_pipeline", "BoastfulSource"),
             ("only-record", f"{here}.test_pipeline", "RecordSource"),
+            ("shared", f"{here}.test_pipeline", "SharedSource"),
+            ("nobody", f"{here}.test_pipeline", "NobodySource"),
         )
     )
     monkeypatch.setattr(
@@ -76,11 +78,13 @@ class RecordSource(SinusoidSource):
         ({"data.held_out": ["client-000"] * 2}, "data.held_out", "names a client twice"),
         ({"privacy.min_survivors": 5}, "privacy.min_survivors", "only 4 clients train"),
         ({"privacy.max_units_per_client": 4}, "privacy.max_units_per_client", "set 5 or more"),
-        ({"privacy.mechanism": "gaussian"}, "privacy.mechanism", "allowed: 'skellam'"),
-        ({"privacy.unit": "user"}, "privacy", "only unit 'task' is accounted for"),
+        ({"privacy.mechanism": "gaussian"}, "privacy", "sums are of integers"),
+        ({"privacy.unit": "client", "privacy.rate": 0.5}, "privacy", "sees which clients take"),
+        ({"privacy.unit": "client", "privacy.max_units_per_client": 5},
+         "privacy.max_units_per_client", "sends one vector"),
         ({"data.source": "only-record"}, "privacy.unit", "can promise only client, record"),
-        ({"privacy.noise": "local"}, "privacy", "only 'distributed' is accounted for"),
-        ({"privacy.rate": 0.5}, "privacy", "only 1.0 is accounted for"),
+        ({"privacy.noise": "local"}, "privacy", "only 'distributed' is summed"),
+        ({"privacy.rate": 1e-9}, "privacy", "rate 1e-09"),
         ({"privacy.epsilon": 1e-300}, "privacy", "fewer value_bits"),
         ({"secure_sum.threshold": 4}, "privacy.min_survivors", "set 4 or more"),
         ({"secure_sum.threshold": 5}, "secure_sum.threshold", "only 4 clients train"),
@@ -291,3 +295,48 @@ def test_compression_that_does_not_fit_the_model_is_refused(
     with pytest.raises(ConfigError, match=reason) as caught:
         assemble(tiny(changes))
     assert caught.value.key == "compression"
+
+
+class SharedSource(SinusoidSource):
+    """A source that lets one person live in two clients."""
+
+    name = "shared"
+
+    def client(self, name: str) -> ClientData:
+        own = super().client(name)
+        blocks = tuple(replace(block, user="one") for block in own.blocks[:1]) + own.blocks[1:]
+        return replace(own, blocks=blocks)
+
+
+class NobodySource(SinusoidSource):
+    """A source that promises users and has tasks of nobody in particular."""
+
+    name = "nobody"
+
+    def client(self, name: str) -> ClientData:
+        own = super().client(name)
+        return replace(own, blocks=tuple(replace(block, user=None) for block in own.blocks))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "reason"),
+    [
+        ("shared", ConfigError, "hold tasks of the same user, who would have two coins"),
+        ("nobody", DataError, "not one user's alone"),
+    ],
+)
+def test_users_that_no_client_can_answer_for_are_refused(
+    source: str, error: type[Exception], reason: str
+) -> None:
+    parts = assemble(tiny({"data.source": source, "privacy.unit": "user"}))
+    with pytest.raises(error, match=reason):
+        found_parties(parts, bytes(32), Randomness(None), log_key=LOG_KEY)
+    task = assemble(tiny({"data.source": source}))
+    assert found_parties(task, bytes(32), Randomness(None), log_key=LOG_KEY).clients
+
+
+@pytest.mark.parametrize("unit", ["record", "task", "user", "client"])
+def test_every_unit_that_a_source_promises_can_be_planned(unit: str) -> None:
+    plan = assemble(tiny({"privacy.unit": unit})).plan
+    assert plan.unit == unit
+    assert plan.max_units_per_client == (1 if unit == "client" else 5)

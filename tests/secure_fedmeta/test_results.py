@@ -126,7 +126,7 @@ def test_the_curves_are_svg_and_repeatable(tmp_path: Path) -> None:
             tmp_path / name / "loss.svg", [(1, 2.0, 1.0), (5, 1.5, 0.5)], metric="mse", clients=3
         )
         curves = {"aggregator": [0.5, 0.7], "participants": [0.6, 0.9]}
-        plot_epsilon(tmp_path / name / "epsilon.svg", [1, 2], curves, grant=3.0)
+        plot_epsilon(tmp_path / name / "epsilon.svg", [1, 2], curves, limit=3.0)
     for name in ("loss.svg", "epsilon.svg"):
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("a", "b"))
         assert first == second
