@@ -192,7 +192,8 @@ def measure(seed: int) -> dict[str, Any]:
         CLIENTS,
         ring=ring,
         length=plan.dimension,
-        threshold=protocol.sharing(CLIENTS, COLLUDERS, MIN_SURVIVORS).threshold,
+        sharing=protocol.sharing(CLIENTS, COLLUDERS, MIN_SURVIVORS),
+        min_survivors=MIN_SURVIVORS,
         max_colluders=COLLUDERS,
     )
     cohort = Cohort(learner, learner.spec.flatten(net), seed)
