@@ -8,7 +8,7 @@ DEV    := $(VENV)/.dev-stamp
 BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
 
-.PHONY: demo test test-slow lint wheel-check bench install clean
+.PHONY: demo test test-slow lint mutants wheel-check bench install clean
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -56,6 +56,10 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Changes the code in one place at a time and runs its tests; MUTANTS=50 takes fifty of each module.
+mutants: $(DEV)
+	$(BIN)/python scripts/mutants.py $(if $(MUTANTS),--sample $(MUTANTS),--write)
 
 wheel-check: $(DEV)
 	$(BIN)/python scripts/wheel_check.py

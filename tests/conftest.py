@@ -3,10 +3,18 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+# For scripts/mutants.py: the same examples for every mutant, and none is made smaller.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("default"),
+    phases=(Phase.explicit, Phase.generate),
+    database=None,
+    derandomize=True,
 )
 settings.load_profile("default")
 

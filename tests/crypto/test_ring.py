@@ -126,7 +126,13 @@ def test_overflow_is_refused_at_encode_and_the_value_stays_private() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [np.zeros(3), np.zeros(3, np.int32), np.zeros(3, np.uint64), np.zeros((1, 3), np.int64)],
+    [
+        np.zeros(3),
+        np.zeros(3, np.int32),
+        np.zeros(3, np.uint64),
+        np.zeros((1, 3), np.int64),
+        np.array(0, np.int64),
+    ],
 )
 def test_only_one_dimensional_int64_is_encoded(values: np.ndarray) -> None:
     with pytest.raises(RingRefused, match="cannot encode"):
@@ -136,12 +142,15 @@ def test_only_one_dimensional_int64_is_encoded(values: np.ndarray) -> None:
 def test_residues_out_of_the_ring_are_refused() -> None:
     ring = Ring(8)
     for call in (ring.decode, ring.pack):
-        with pytest.raises(RingRefused, match="not below 2\\^8"):
-            call(np.array([256], dtype=np.uint64))
+        for residue in (256, 257, 2**40):
+            with pytest.raises(RingRefused, match="not below 2\\^8"):
+                call(np.array([0, residue], dtype=np.uint64))
         with pytest.raises(RingRefused, match="unsigned"):
             call(np.array([1], dtype=np.int64))
         with pytest.raises(RingRefused, match="unsigned"):
             call(np.zeros((2, 2), dtype=np.uint64))
+        with pytest.raises(RingRefused, match="unsigned"):
+            call(np.array(0, dtype=np.uint64))
 
 
 def test_lanes() -> None:
@@ -175,6 +184,40 @@ def test_ring_is_the_smallest_with_headroom(
     largest = clients * max_abs + noise_tail(noise_std, dimension=dimension, failure_log2=-40)
     assert largest < 2 ** (ring.bits - 1)
     assert ring.bits == 2 or largest >= 2 ** (ring.bits - 2)
+
+
+def test_headroom_is_for_values_and_noise_together() -> None:
+    """Each alone fits 11 bits; their sum takes one more."""
+    tail = noise_tail(10.0, dimension=1, failure_log2=-40)
+    assert 24 <= tail < 1000
+    fields = {"clients": 1, "noise_std": 10.0, "dimension": 1}
+    assert Ring.for_sum(max_abs=1023 - tail, **fields) == Ring(11)
+    assert Ring.for_sum(max_abs=1024 - tail, **fields) == Ring(12)
+    assert Ring.for_sum(max_abs=1000, **fields) == Ring(12)
+    assert noise_tail(10.0, dimension=1, failure_log2=-39) < tail
+
+
+def test_the_widest_ring_is_allowed() -> None:
+    fields = {"clients": 1, "noise_std": 0.0, "dimension": 1}
+    assert Ring.for_sum(max_abs=2**61 - 1, **fields) == Ring(62)
+    with pytest.raises(RingRefused, match="needs 63 bits"):
+        Ring.for_sum(max_abs=2**61, **fields)
+
+
+def test_a_ring_does_not_change() -> None:
+    with pytest.raises(AttributeError):
+        Ring(8).bits = 9  # type: ignore[misc]
+
+
+def test_range_of_the_noise() -> None:
+    largest = math.nextafter(2.0**64, 0)
+    assert noise_tail(largest, dimension=1, failure_log2=-1) > largest
+    for noise_std in (2.0**64, math.nextafter(2.0**64, math.inf)):
+        with pytest.raises(RingRefused, match="allowed: 0 up to 2"):
+            noise_tail(noise_std, dimension=1, failure_log2=-1)
+    for failure_log2 in (0, 1):
+        with pytest.raises(RingRefused, match="negative integers"):
+            noise_tail(1.0, dimension=1, failure_log2=failure_log2)
 
 
 def exact_log2_tail(variance: float, t: int) -> float:

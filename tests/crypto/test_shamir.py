@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+import tracemalloc
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.errors import SharesRefused
-from crypto.masking_recovery import MAX_SUBSETS, recover
+from crypto.masking_recovery import MAX_SUBSETS, _subsets, recover
 from crypto.shamir import _LOGARITHMS, _POWERS, combine, split
 from tests.crypto.harness import seeded
 
@@ -95,9 +98,30 @@ def test_impossible_splits_are_refused(shares: int, threshold: int) -> None:
         split(b"s", shares=shares, threshold=threshold, rand=seeded(0))
 
 
-def test_short_randomness_is_refused() -> None:
-    with pytest.raises(SharesRefused, match="randomness"):
-        split(b"secret", shares=3, threshold=2, rand=lambda n: bytes(n - 1))
+@pytest.mark.parametrize("more", [-1, 1, 6])
+def test_randomness_of_another_length_is_refused(more: int) -> None:
+    with pytest.raises(SharesRefused, match=f"of {6 + more} bytes, 6 needed"):
+        split(b"secret", shares=3, threshold=2, rand=lambda n: bytes(n + more))
+
+
+def test_holders_outside_the_field_are_named() -> None:
+    with pytest.raises(SharesRefused, match="holders 0 to 9; allowed: 1 to 255"):
+        combine({0: b"a", 4: b"b", 9: b"c"}, threshold=3)
+    with pytest.raises(SharesRefused, match="holders 2 to 256; allowed"):
+        combine({256: b"a", 2: b"b"}, threshold=2)
+
+
+def test_largest_split_takes_no_memory_for_all_products_at_once() -> None:
+    """All products of 255 shares of degree 254 take 17 MB; one block of them 65 kB."""
+    secret = b"s" * 32
+    split(secret, shares=255, threshold=255, rand=seeded(5))
+    tracemalloc.start()
+    try:
+        split(secret, shares=255, threshold=255, rand=seeded(5))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 350_000
 
 
 @pytest.mark.parametrize(
@@ -126,6 +150,26 @@ def test_recovery_goes_around_wrong_shares(shares: int, threshold: int, wrong: i
     assert found is not None
     assert found[0] == secret
     assert set(found[1]).isdisjoint(range(1, wrong + 1))
+
+
+def test_all_subsets_are_tried_where_they_are_few_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 subsets with a limit of 10: each once. With a limit of 9 some are drawn."""
+    dealt = dict(enumerate(split(b"s", shares=5, threshold=2, rand=seeded(6)), 1))
+    for limit in (10, 9):
+        monkeypatch.setattr("crypto.masking_recovery.MAX_SUBSETS", limit)
+        found = list(_subsets(list(dealt), 2))
+        assert len(found) == limit
+        assert (len(set(found)) == 10) is (limit == 10)
+    assert MAX_SUBSETS == 2048
+
+
+def test_drawn_subsets_are_the_same_everywhere() -> None:
+    """Every aggregator tries the same ones: they follow from SHA-256 of number and holder."""
+    drawn = list(islice(_subsets(range(1, 41), 25), 3))
+    assert drawn[0] == tuple(range(1, 26))
+    for attempt, subset in enumerate(drawn[1:], start=1):
+        keys = {k: hashlib.sha256(struct.pack("<II", attempt, k)).digest() for k in range(1, 41)}
+        assert subset == tuple(sorted(keys, key=keys.__getitem__)[:25])
 
 
 @pytest.mark.parametrize(("shares", "threshold", "tries"), [(7, 4, 35), (40, 25, MAX_SUBSETS)])
