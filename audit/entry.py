@@ -74,17 +74,28 @@ class PriorEvents(_Strict):
 class BudgetGranted(_Strict):
     """A person granted a population this much privacy loss.
 
-    `prior` holds what earlier runs have spent of it, so that the cumulative figures of this log's
-    releases can be replayed.
+    `adversary` is whom the limit is about, "worst" for the worst that a budget limits. With an
+    `order` everything is added up at this Renyi order alone; without one, at the best.
     """
 
     population: Name
     unit: Name
+    adversary: Name
     epsilon: Decimal
     delta: Decimal
+    order: Annotated[int, Field(ge=2)] | None
     approver: Name
     expires: Text | None
-    prior: list[PriorEvents] = []
+
+
+class BudgetSpent(_Strict):
+    """What earlier runs have charged a population, so that cumulative figures can be replayed.
+
+    Where it does not fit one entry, several add up.
+    """
+
+    population: Name
+    prior: list[PriorEvents]
 
 
 class Counts(_Strict):
@@ -169,12 +180,20 @@ class ReportExported(_Strict):
 
 
 Body = (
-    Genesis | BudgetGranted | RoundIntent | RoundRelease | RoundAbort | Recovered | ReportExported
+    Genesis
+    | BudgetGranted
+    | BudgetSpent
+    | RoundIntent
+    | RoundRelease
+    | RoundAbort
+    | Recovered
+    | ReportExported
 )
 
 KINDS: Mapping[str, type[Body]] = {
     "genesis": Genesis,
     "budget-granted": BudgetGranted,
+    "budget-spent": BudgetSpent,
     "round-intent": RoundIntent,
     "round-release": RoundRelease,
     "round-abort": RoundAbort,

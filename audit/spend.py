@@ -5,10 +5,12 @@ What one event shows is in divergence.py. Events add up order by order; Canonne,
 
     epsilon = rdp + log((a - 1) / a) - (log delta + log a) / (a - 1),
 
-smallest over a = 2..512. Of the noise counts what the adversary cannot subtract: every survivor's
-share for the aggregator and for recipients; those of all but max_colluders survivors for the
-aggregator with its colluders; those of all but max(max_colluders, 1) for participants, each of whom
-knows its own; one share where the secure sum is broken.
+smallest over a = 2..512, or, where the grant declares one order for settings chosen from earlier
+results (Feldman and Zrnic 2021, Theorem 3.1), at that order alone. Of the noise counts what the
+adversary cannot subtract: every survivor's share for the aggregator and for recipients; those of
+all but max_colluders survivors for the aggregator with its colluders; those of all but
+max(max_colluders, 1) for participants, each of whom knows its own; one share where the secure sum
+is broken.
 
 Recomputed are sums with Skellam or discrete Gaussian noise, for units task, record, user and
 client, with secret coins and with turns (max_participations: of those events the dearest at each
@@ -27,12 +29,21 @@ from numpy.typing import NDArray
 
 from audit.canonical import parse_decimal
 from audit.divergence import FIELDS, KINDS, ORDERS, Charge, read_charge
-from audit.entry import BudgetGranted, Entry, Genesis, RoundAbort, RoundIntent, RoundRelease
+from audit.entry import (
+    BudgetGranted,
+    BudgetSpent,
+    Entry,
+    Genesis,
+    RoundAbort,
+    RoundIntent,
+    RoundRelease,
+)
 from audit.errors import EntryRefused
 
 ACCOUNTANT = "rdp"
 BUDGETED = ("aggregator", "aggregator_and_colluders", "participants", "recipients")
 ADVERSARIES = (*BUDGETED, "broken_sum")
+WORST = "worst"
 BELOW = 1e-9
 """How far, relative, a figure may lie below the recomputation: the order of float additions."""
 ABOVE = 1e-6
@@ -48,7 +59,8 @@ class SpendChecker:
     """
 
     def __init__(self) -> None:
-        self._grant: float | None = None
+        self._limits: dict[str, float] = {}
+        self._order: int | None = None
         self._population: str | None = None
         self._family: tuple[str, str] | None = None
         self._start({}, math.nan)
@@ -58,15 +70,18 @@ class SpendChecker:
 
         Raises:
             EntryRefused: an event that is malformed, unknown or not the plan's; a grant to another
-                population, or for another unit or delta than the plan's; a charge beyond the grant,
-                without any, or of more rounds than planned; a release whose figures are too small,
-                or larger than the events explain.
+                population, for another unit or delta than the plan's, or at another order than the
+                one before; a charge beyond a grant, without one for the worst adversary, or of more
+                rounds than planned; a release whose figures are too small, or larger than the
+                events explain.
         """
         body = entry.body
         if isinstance(body, Genesis):
             self._start(body.plan, _delta(body.plan.get("delta")))
         elif isinstance(body, BudgetGranted):
-            self._grant = self._read_grant(body)
+            self._read_grant(body)
+        elif isinstance(body, BudgetSpent):
+            self._check_population(body.population)
             for item in body.prior:
                 self._charge(item.event, item.count, of_plan=False)
         elif isinstance(body, RoundIntent | RoundAbort):
@@ -87,13 +102,15 @@ class SpendChecker:
             return 0.0
         if not self._private:
             return math.inf
-        best = _to_epsilon(self._total(adversary), delta).min()
+        by_order = _to_epsilon(self._total(adversary), delta)
+        best = by_order.min() if self._order is None else by_order[self._order - int(ORDERS[0])]
         return max(0.0, float(best))
 
     def _start(self, plan: Mapping[str, Any], delta: float) -> None:
         self._plan = plan
         self._plan_delta = delta
-        self._grant = None
+        self._limits = {}
+        self._order = None
         self._population = None
         self._family = None
         self._private = True
@@ -146,30 +163,39 @@ class SpendChecker:
         planned = self._plan.get("rounds")
         if type(planned) is int and self._rounds > planned:
             raise EntryRefused(f"{self._rounds} charged rounds; the plan is for {planned}")
-        if self._grant is None:
+        if WORST not in self._limits:
             if self._private:
                 raise EntryRefused("no budget was granted before this charge")
             return
-        for adversary in BUDGETED:
-            spent = self.epsilon(adversary, self._plan_delta)
-            if spent > self._grant * (1.0 + BELOW):
-                raise EntryRefused(
-                    f"{adversary}: epsilon {spent:.6g} exceeds granted {self._grant:g}"
-                )
+        for limited, granted in self._limits.items():
+            for adversary in BUDGETED if limited == WORST else (limited,):
+                spent = self.epsilon(adversary, self._plan_delta)
+                if spent > granted * (1.0 + BELOW):
+                    raise EntryRefused(
+                        f"{adversary}: epsilon {spent:.6g} exceeds granted {granted:g}"
+                    )
 
-    def _read_grant(self, body: BudgetGranted) -> float:
-        """The granted epsilon, which means something for the plan's own unit and delta alone."""
+    def _read_grant(self, body: BudgetGranted) -> None:
+        """A grant means something for the plan's own unit and delta, and for one order, alone."""
         if _delta(body.delta) != self._plan_delta:
             raise EntryRefused(f"grant at delta {body.delta}; the plan's is {self._plan_delta!r}")
         unit = self._plan.get("unit", body.unit)
         if body.unit != unit:
             raise EntryRefused(f"grant for unit {body.unit!r}; the plan's is {unit!r}")
-        if self._population not in (None, body.population):
-            raise EntryRefused(
-                f"grant to {body.population!r}; the run charges {self._population!r}"
-            )
-        self._population = body.population
-        return parse_decimal(body.epsilon)
+        if body.adversary not in (WORST, *ADVERSARIES):
+            raise EntryRefused(f"grant against {body.adversary!r}, who is not known")
+        if body.order is not None and body.order > ORDERS[-1]:
+            raise EntryRefused(f"grant at order {body.order}, which is not accounted for")
+        if self._limits and body.order != self._order:
+            raise EntryRefused(f"grant at order {body.order}; the one before has {self._order}")
+        self._check_population(body.population)
+        self._order = body.order
+        self._limits[body.adversary] = parse_decimal(body.epsilon)
+
+    def _check_population(self, population: str) -> None:
+        if self._population not in (None, population):
+            raise EntryRefused(f"grant to {population!r}; the run charges {self._population!r}")
+        self._population = population
 
     def _compare(self, spend: Mapping[str, Mapping[str, str]]) -> None:
         if set(spend) != set(ADVERSARIES):

@@ -23,6 +23,14 @@ class LedgerError(PrivacyError):
     """A ledger that cannot be read, written or trusted, or a request that it must not record."""
 
 
+class LedgerUnavailable(LedgerError):
+    """A ledger that is locked, unreachable or was cut off; nothing was written. Try again later."""
+
+
+class OutcomeUnknown(LedgerUnavailable):
+    """A write that may or may not have happened. Whatever it was to charge counts as charged."""
+
+
 class BudgetExceeded(PrivacyError):
     """A reservation that would take a population past its grant; nothing was written.
 

@@ -1,13 +1,15 @@
 """Budgets over many runs: grants, and reservations that are durable before anything is opened.
 
-A population's budget is its newest grant (epsilon at a delta, for a unit). Every round reserves
-its event first and opens its sum afterwards; `commit` only notes that the sum was opened.
-Reserved and committed events count alike: a crash may charge a round that was never opened, and
-never leaves an opened one uncharged. Nothing here deletes or refunds an event.
+A population's budget is its grants: one for the worst adversary, and where somebody wants it
+tighter, one for a single adversary. Every round reserves its event first and opens its sum
+afterwards; `commit` only notes that the sum was opened. Reserved and committed events count alike:
+a crash may charge a round that was never opened, and never leaves an opened one uncharged. Nothing
+here deletes or refunds an event.
 
-What epsilon a list of events has is asked of `privacy.accountant` each time; none is stored.
-Events chosen by looking at what earlier ones released (an adaptive noise, a run whose settings
-come from another's result) are outside the composition that this check rests on.
+What epsilon a list of events has is asked of `privacy.accountant` each time; none is stored. A
+grant without an order adds up events of plans that were fixed beforehand. Events chosen by looking
+at what earlier ones released (an adaptive noise, a run whose settings come from another's result)
+need a grant at one declared Renyi order, which then is a filter.
 """
 
 from __future__ import annotations
@@ -17,31 +19,46 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from privacy.accountant import Adversary, Spend, spend_counted
-from privacy.errors import BudgetExceeded, LedgerError
+from privacy.accountant import Adversary
+from privacy.errors import LedgerError, LedgerUnavailable, OutcomeUnknown
 from privacy.events import Event
+from privacy.ledger_limits import affordable, check_budget, check_fits, spent_of
+from privacy.ledger_postgres import PostgresStore
+from privacy.ledger_queries import (
+    check_complete,
+    check_new,
+    counts_of,
+    grants_in_force,
+    newest_grants,
+    newest_time,
+    rows_of,
+)
+from privacy.ledger_queries import total as total_of
 from privacy.ledger_rows import (
     EXPORT_VERSION,
+    Account,
     Grant,
     amount_of,
     delta_of,
     digest_of,
     index_of,
     name_of,
+    order_of,
     read_event,
     read_export,
-    read_grant,
+    relation_of,
     unit_of,
     write_event,
 )
-from privacy.ledger_store import Store, grants, reservations
+from privacy.ledger_sqlite import SqliteStore
+from privacy.ledger_store import Store
+from privacy.ledger_tables import grants, reservations
 from privacy.unit import Unit
-
-MAX_AFFORDABLE = 1_000_000
 
 
 def utc_now() -> datetime:
@@ -53,16 +70,23 @@ class Ledger:
     """Grants and reservations in one database, shared by any number of processes.
 
     Args:
-        url: `sqlite:///FILE`; the file is created where it is missing.
-        clock: gives the time with a time zone, for what is recorded and for expiry.
+        url: `sqlite:///FILE`, which is created where it is missing, or `postgresql://HOST/DATABASE`.
+        marks: folder for the mark of a PostgreSQL ledger; SQLite's lies beside its file.
+        clock: gives the time with a time zone, for what is recorded and for expiry. It is not
+            believed where it is behind the newest entry of a population.
 
     Raises:
-        LedgerError: see each method; all of them where the database is locked, damaged, or holds
-            fewer reservations than it once did (then `restore` what is missing first).
+        LedgerError: see each method; all of them where the database is damaged, of another schema
+            version, or holds fewer reservations than it once did (then `restore` what is missing
+            first).
+        LedgerUnavailable: all of them where it is locked, unreachable or cut off; nothing was
+            written.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
-        self._store = Store(url)
+    def __init__(
+        self, url: str, *, marks: Path | None = None, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._store = _open(url, marks)
         self._clock = clock
 
     def grant(
@@ -74,48 +98,68 @@ class Ledger:
         delta: float,
         approver: str,
         expires: datetime | None = None,
+        adversary: Adversary | None = None,
+        order: int | None = None,
     ) -> Grant:
         """Set the population's budget; what was spent before stays spent.
 
-        A later grant takes the place of an earlier one, with the same unit and delta.
+        A later grant takes the place of an earlier one for the same adversary, with the same
+        unit, delta and order. The order is part of the claim: chosen after the fact, or changed,
+        it would claim the best of several.
 
         Raises:
             LedgerError: an amount that is not a positive normal number, a delta of 1 or more, no
                 unit, a name that is empty, over 200 characters or not printable, an expiry that
-                has no time zone or has passed, or another unit or delta than the population's.
+                has no time zone or has passed, an order outside 2 to 512, another unit, delta or
+                order than the population's, or a first grant that is not for the worst adversary.
         """
-        now = self._now()
+        granted = unit_of(unit)
         made = Grant(
             population=name_of("population", population),
-            unit=unit_of(unit),
+            unit=granted,
+            relation=relation_of(granted),
+            adversary=adversary,
             epsilon=amount_of("epsilon", epsilon),
             delta=delta_of(delta),
+            order=order_of(order),
             approver=name_of("approver", approver),
-            granted=now,
+            granted=self._now(),
             expires=expires,
         )
-        if expires is not None and (expires.tzinfo is None or expires <= now):
+        if expires is not None and (expires.tzinfo is None or expires <= made.granted):
             raise LedgerError(f"expiry {expires.isoformat()} lacks a time zone or has passed")
         with self._store.writing() as connection:
-            held = _newest_grant(connection, population)
-            if held is not None and (held.unit, held.delta) != (made.unit, made.delta):
+            held = newest_grants(connection, population)
+            if not held and adversary is not None:
                 raise LedgerError(
-                    f"population {population!r} is accounted for unit {held.unit} at delta "
-                    f"{held.delta!r}; a grant cannot change them"
+                    f"the first grant of {population!r} must be for the worst adversary; one for "
+                    f"{adversary} alone would leave the others without limit"
+                )
+            if held and held[0].family != made.family:
+                unit_, relation, delta_, order_ = held[0].family
+                raise LedgerError(
+                    f"population {population!r} is accounted for unit {unit_} under {relation} at "
+                    f"delta {delta_!r} and order {order_}; a grant cannot change them"
                 )
             connection.execute(grants.insert().values(**made.to_json()))
         return made
 
-    def grant_of(self, population: str) -> Grant | None:
-        """The population's newest grant, expired or not; None where there is none."""
+    def grants_of(self, population: str) -> tuple[Grant, ...]:
+        """The newest grant for each adversary, expired or not, the worst adversary's first."""
         with self._store.reading() as connection:
-            return _newest_grant(connection, population)
+            return newest_grants(connection, population)
+
+    def populations(self) -> tuple[str, ...]:
+        """Every population that was ever granted or charged anything, by name."""
+        names = sa.union(sa.select(grants.c.population), sa.select(reservations.c.population))
+        with self._store.reading() as connection:
+            return tuple(sorted(connection.scalars(names)))
 
     def events(self, population: str) -> tuple[Event, ...]:
         """Every event ever reserved for the population, committed or not, in order."""
         mark = self._store.mark.read()
         with self._store.reading() as connection:
-            _check_complete(connection, mark)
+            check_complete(connection, mark)
             texts = connection.scalars(
                 sa.select(reservations.c.event)
                 .where(reservations.c.population == population)
@@ -123,15 +167,42 @@ class Ledger:
             ).all()
         return tuple(read_event(text) for text in texts)
 
-    def affordable(
-        self, population: str, event: Event, *, adversary: Adversary | None = None
-    ) -> int:
-        """How many more events like this the grant covers, at most 1,000,000; 0 once it expired.
+    def counts(self, population: str) -> Counter[Event]:
+        """The same, counted: each event with how often it was reserved."""
+        mark = self._store.mark.read()
+        with self._store.reading() as connection:
+            check_complete(connection, mark)
+            return counts_of(connection, population)
 
-        Args:
-            population: whose budget.
-            event: the event that each round would reserve.
-            adversary: the one to look at; None: the worst of those that the budget limits.
+    def account(self, population: str) -> Account:
+        """Where the population stands; nothing is written.
+
+        Raises:
+            EventRefused: events there that cannot be composed.
+        """
+        mark = self._store.mark.read()
+        with self._store.reading() as connection:
+            check_complete(connection, mark)
+            held = newest_grants(connection, population)
+            counts = counts_of(connection, population)
+            newest = newest_time(connection, population)
+            rows = connection.execute(rows_of(reservations, population)).mappings().all()
+        last = read_event(rows[-1]["event"]) if rows else None
+        fits: int | None = None
+        if held and last is not None:
+            expired = any(self._has_expired(grant, newest) for grant in held)
+            fits = 0 if expired else affordable(held, counts, last)
+        return Account(
+            grants=held,
+            spent=tuple(spent_of(grant, counts) for grant in held),
+            charged=len(rows),
+            opened=sum(row["committed"] is not None for row in rows),
+            last=last,
+            affordable=fits,
+        )
+
+    def affordable(self, population: str, event: Event) -> int:
+        """How many more events like this the grants cover, at most 1,000,000; 0 once one expired.
 
         Raises:
             LedgerError: no grant in force, or an event that does not fit it.
@@ -139,13 +210,14 @@ class Ledger:
         """
         mark = self._store.mark.read()
         with self._store.reading() as connection:
-            _check_complete(connection, mark)
-            grant = _grant_in_force(connection, population)
-            counts = _counts(connection, population)
-        _check_fits(grant, event)
-        if self._has_expired(grant):
+            check_complete(connection, mark)
+            held = grants_in_force(connection, population)
+            counts = counts_of(connection, population)
+            newest = newest_time(connection, population)
+        check_fits(held[0], event)
+        if any(self._has_expired(grant, newest) for grant in held):
             return 0
-        return _affordable(counts, event, grant, adversary)
+        return affordable(held, counts, event)
 
     def reserve(
         self,
@@ -158,16 +230,20 @@ class Ledger:
     ) -> str:
         """Charge one event; durable when this returns. Only then may its sum be opened.
 
-        Of several processes that ask for the last of a budget, one gets it.
+        Of several processes that ask for the last of a budget, one gets it. Where the database
+        does not confirm the write, it is asked again for the reservation by its id, once the lost
+        transaction has ended.
 
         Returns:
             The reservation's id, to be committed once the sum is open.
 
         Raises:
-            BudgetExceeded: the events with this one would exceed the grant; nothing was written.
+            BudgetExceeded: the events with this one would exceed a grant; nothing was written.
             LedgerError: no grant in force, a grant that has expired or is for another unit, or a
                 (run, round, attempt) that was reserved before; nothing was written.
             EventRefused: an event that cannot be composed with those there.
+            OutcomeUnknown: nobody can say whether it was written, or it was and the mark was not:
+                it counts as charged, and nothing may be opened for it.
         """
         row = {
             "id": secrets.token_hex(16),
@@ -177,20 +253,46 @@ class Ledger:
             "attempt": index_of("attempt", attempt),
             "event": write_event(event),
             "plan_digest": digest_of(plan_digest),
-            "reserved": self._now().isoformat(),
         }
         mark = self._store.mark.read()
-        with self._store.writing() as connection:
-            total = _check_complete(connection, mark)
-            grant = _grant_in_force(connection, population)
-            if self._has_expired(grant):
-                raise LedgerError(f"the grant of {population!r} expired at {grant.expires}")
-            _check_fits(grant, event)
-            _check_new(connection, run, round, attempt)
-            _check_budget(_counts(connection, population), event, grant)
-            connection.execute(reservations.insert().values(**row))
-        self._store.mark.raise_to(total + 1)
+        try:
+            with self._store.writing() as connection:
+                total = check_complete(connection, mark) + 1
+                held = grants_in_force(connection, population)
+                now = max(self._now(), newest_time(connection, population))
+                for grant in held:
+                    if self._has_expired(grant, now):
+                        raise LedgerError(
+                            f"the grant of {population!r} expired at {grant.expires}: grant anew"
+                        )
+                check_fits(held[0], event)
+                check_new(connection, run, round, attempt)
+                check_budget(held, counts_of(connection, population), event)
+                connection.execute(reservations.insert().values(**row, reserved=now.isoformat()))
+        except OutcomeUnknown as lost:
+            total = self._look_up(str(row["id"]), lost)
+        try:
+            self._store.mark.raise_to(total)
+        except LedgerError as error:
+            raise OutcomeUnknown(f"reservation {row['id']} is charged, but {error}") from error
         return str(row["id"])
+
+    def _look_up(self, reservation_id: str, lost: OutcomeUnknown) -> int:
+        """After an unconfirmed commit: how many reservations there are, this one among them."""
+        mine = sa.select(reservations.c.id).where(reservations.c.id == reservation_id)
+        try:
+            # Whoever may write knows that the lost transaction has ended, in one way or the other.
+            with self._store.writing() as connection:
+                found = connection.scalar(mine)
+                total = total_of(connection)
+        except LedgerError as error:
+            raise OutcomeUnknown(
+                f"{lost}; whether reservation {reservation_id} was written cannot be told "
+                f"({error}): it counts as charged, and nothing is opened for it"
+            ) from error
+        if found is None:
+            raise LedgerUnavailable(f"{lost}; nothing was charged, try again") from lost
+        return total
 
     def commit(self, reservation_id: str) -> None:
         """Note that the reserved sum was opened. Doing so again changes nothing.
@@ -212,8 +314,8 @@ class Ledger:
     def export(self, population: str) -> dict[str, Any]:
         """All of one population as plain data: what `restore` takes, and what a backup keeps."""
         with self._store.reading() as connection:
-            granted = connection.execute(_of(grants, population)).mappings().all()
-            reserved = connection.execute(_of(reservations, population)).mappings().all()
+            granted = connection.execute(rows_of(grants, population)).mappings().all()
+            reserved = connection.execute(rows_of(reservations, population)).mappings().all()
         return {
             "version": EXPORT_VERSION,
             "population": population,
@@ -237,12 +339,12 @@ class Ledger:
         """
         population, granted, reserved = read_export(exported)
         with self._store.writing() as connection:
-            if _newest_grant(connection, population) is None:
+            if not newest_grants(connection, population):
                 for made in granted:
                     connection.execute(grants.insert().values(**made.to_json()))
             known = {
                 row["id"]: row
-                for row in connection.execute(_of(reservations, population)).mappings()
+                for row in connection.execute(rows_of(reservations, population)).mappings()
             }
             added = [row for row in reserved if row["id"] not in known]
             for row in reserved:
@@ -250,14 +352,15 @@ class Ledger:
                 if held is not None and any(held[k] != row[k] for k in row if k != "committed"):
                     raise LedgerError(f"reservation {row['id']!r} differs from the one held here")
             for row in added:
-                _check_new(connection, row["run"], row["round"], row["attempt"])
+                check_new(connection, row["run"], row["round"], row["attempt"])
                 connection.execute(reservations.insert().values(**row))
-            total = _total(connection)
+            total = total_of(connection)
         self._store.mark.raise_to(total)
         return len(added)
 
-    def _has_expired(self, grant: Grant) -> bool:
-        return grant.expires is not None and grant.expires <= self._now()
+    def _has_expired(self, grant: Grant, newest: datetime) -> bool:
+        """Whether it has, by the clock or by what is recorded: a clock set back revives nothing."""
+        return grant.expires is not None and grant.expires <= max(newest, self._now())
 
     def _now(self) -> datetime:
         now = self._clock()
@@ -266,96 +369,18 @@ class Ledger:
         return now.astimezone(UTC)
 
 
-def _of(table: sa.Table, population: str) -> sa.Select[Any]:
-    return sa.select(table).where(table.c.population == population).order_by(table.c.sequence)
-
-
-def _total(connection: sa.Connection) -> int:
-    return int(connection.scalar(sa.select(sa.func.count()).select_from(reservations)) or 0)
-
-
-def _check_complete(connection: sa.Connection, mark: int) -> int:
-    """How many reservations there are. The mark must have been read before the transaction."""
-    total = _total(connection)
-    if total < mark:
+def _open(url: str, marks: Path | None) -> Store:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:  # what it says repeats the URL
         raise LedgerError(
-            f"the ledger holds {total} reservations and once held {mark}: it was put back from an "
-            "older copy; restore() the exports that hold the missing ones"
-        )
-    return total
-
-
-def _newest_grant(connection: sa.Connection, population: str) -> Grant | None:
-    rows = connection.execute(_of(grants, population)).mappings().all()
-    return read_grant(rows[-1]) if rows else None
-
-
-def _grant_in_force(connection: sa.Connection, population: str) -> Grant:
-    grant = _newest_grant(connection, population)
-    if grant is None:
-        raise LedgerError(f"population {population!r} has no grant")
-    return grant
-
-
-def _counts(connection: sa.Connection, population: str) -> Counter[Event]:
-    rows = connection.execute(
-        sa.select(reservations.c.event, sa.func.count())
-        .where(reservations.c.population == population)
-        .group_by(reservations.c.event)
-        .order_by(reservations.c.event)
+            "the ledger's URL cannot be read: allowed are sqlite:///FILE and "
+            "postgresql://[USER@]HOST[:PORT]/DATABASE"
+        ) from None
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteStore(parsed)
+    if parsed.get_backend_name() == "postgresql":
+        return PostgresStore(parsed, marks)
+    raise LedgerError(
+        f"ledger database {parsed.get_backend_name()!r}: allowed is sqlite or postgresql"
     )
-    return Counter({read_event(text): int(count) for text, count in rows})
-
-
-def _check_fits(grant: Grant, event: Event) -> None:
-    if event.unit is not grant.unit:
-        raise LedgerError(f"an event of unit {event.unit} under a grant for unit {grant.unit}")
-
-
-def _check_new(
-    connection: sa.Connection,
-    run: str,
-    round: int,  # noqa: A002
-    attempt: int,
-) -> None:
-    key = (
-        (reservations.c.run == run)
-        & (reservations.c.round == round)
-        & (reservations.c.attempt == attempt)
-    )
-    if connection.scalar(sa.select(reservations.c.id).where(key)) is not None:
-        raise LedgerError(f"run {run!r} round {round} attempt {attempt} was reserved before")
-
-
-def _check_budget(counts: Counter[Event], event: Event, grant: Grant) -> None:
-    requested = spend_counted(counts + Counter([event]), delta=grant.delta).worst
-    if not requested <= grant.epsilon:
-        affordable = _affordable(counts, event, grant, None)
-        raise BudgetExceeded(
-            f"population {grant.population!r} would have spent epsilon {requested:.4f} of "
-            f"{grant.epsilon!r} at delta {grant.delta!r}; {affordable} more such rounds fit",
-            requested=requested,
-            granted=grant.epsilon,
-            affordable_rounds=affordable,
-        )
-
-
-def _affordable(
-    counts: Counter[Event], event: Event, grant: Grant, adversary: Adversary | None
-) -> int:
-    def fits(rounds: int) -> bool:
-        total = spend_counted(counts + Counter({event: rounds}), delta=grant.delta)
-        return _epsilon(total, adversary) <= grant.epsilon
-
-    low, high = 0, 1
-    while high <= MAX_AFFORDABLE and fits(high):
-        low, high = high, 2 * high
-    high = min(high, MAX_AFFORDABLE + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
-def _epsilon(total: Spend, adversary: Adversary | None) -> float:
-    return total.worst if adversary is None else total.adversaries[adversary].claimed

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from privacy.accountant import Adversary
 from privacy.errors import LedgerError
 from privacy.events import MAX_INT, Event, event_from_json
-from privacy.unit import Unit
+from privacy.rdp import MAX_ORDER, MIN_ORDER
+from privacy.unit import RELATION_OF, Relation, Unit
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
+WORST = "worst"
 MIN_AMOUNT = 2.0**-1022
 MAX_NAME = 200
 
@@ -24,8 +27,12 @@ class Grant:
 
     Attributes:
         population: whose data; the ledger's key.
-        unit: the unit of privacy that the epsilon is about.
+        unit, relation: the unit of privacy that the epsilon is about, and how neighbours differ.
+        adversary: against whom the limit holds; None: the worst of all that a budget limits.
         epsilon, delta: the limit, both positive normal numbers, delta < 1.
+        order: the Renyi order at which everything is added up, declared before anything was
+            charged: a filter, which holds for settings chosen from earlier results too. None: the
+            smallest epsilon over all orders, which holds for plans that were fixed beforehand.
         approver: who is answerable.
         granted: when, with a time zone.
         expires: from when on nothing more is reserved; None: never.
@@ -33,17 +40,28 @@ class Grant:
 
     population: str
     unit: Unit
+    relation: Relation
+    adversary: Adversary | None
     epsilon: float
     delta: float
+    order: int | None
     approver: str
     granted: datetime
     expires: datetime | None
 
-    def to_json(self) -> dict[str, str | None]:
+    @property
+    def family(self) -> tuple[Unit, Relation, float, int | None]:
+        """What all grants of one population have in common; None of it can change."""
+        return self.unit, self.relation, self.delta, self.order
+
+    def to_json(self) -> dict[str, str | int | None]:
         """Plain data, real numbers as shortest decimal strings, times in ISO 8601."""
         return {
             "population": self.population,
             "unit": self.unit.value,
+            "relation": self.relation.value,
+            "adversary": WORST if self.adversary is None else self.adversary.value,
+            "rdp_order": self.order,
             "epsilon": repr(self.epsilon),
             "delta": repr(self.delta),
             "approver": self.approver,
@@ -52,17 +70,41 @@ class Grant:
         }
 
 
+@dataclass(frozen=True)
+class Account:
+    """Where a population stands.
+
+    Attributes:
+        grants: what is in force, the one for the worst adversary first; empty: none was granted.
+        spent: for each grant, the epsilon that everything charged comes to.
+        charged: how many events were reserved.
+        opened: how many of them were committed.
+        last: the newest event; None: nothing was charged.
+        affordable: how many more events like the newest one fit; None without event or grant.
+    """
+
+    grants: tuple[Grant, ...]
+    spent: tuple[float, ...]
+    charged: int
+    opened: int
+    last: Event | None
+    affordable: int | None
+
+
 def read_grant(row: Mapping[Any, Any]) -> Grant:
     """A grant from its plain data, checked like a new one. Raises LedgerError."""
     try:
         return Grant(
             population=name_of("population", row["population"]),
             unit=unit_of(row["unit"]),
+            relation=Relation(row["relation"]),
+            adversary=adversary_of(row["adversary"]),
+            order=order_of(row["rdp_order"]),
             epsilon=amount_of("epsilon", float(row["epsilon"])),
             delta=delta_of(float(row["delta"])),
             approver=name_of("approver", row["approver"]),
-            granted=_time(row["granted"]),
-            expires=None if row["expires"] is None else _time(row["expires"]),
+            granted=time_of(row["granted"]),
+            expires=None if row["expires"] is None else time_of(row["expires"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(f"a grant is damaged: {error!r}") from error
@@ -87,7 +129,9 @@ def read_export(
     """The parts of an export, checked like what arrives through `grant` and `reserve`."""
     try:
         if exported["version"] != EXPORT_VERSION:
-            raise LedgerError(f"an export of version {exported['version']!r} is not known")
+            raise LedgerError(
+                f"an export of version {exported['version']!r} is not known, only {EXPORT_VERSION}"
+            )
         population = name_of("population", exported["population"])
         granted = [read_grant(row) for row in exported["grants"]]
         reserved = [
@@ -99,8 +143,8 @@ def read_export(
                 "attempt": index_of("attempt", row["attempt"]),
                 "event": write_event(event_from_json(row["event"])),
                 "plan_digest": digest_of(bytes.fromhex(row["plan_digest"])),
-                "reserved": _time(row["reserved"]).isoformat(),
-                "committed": row["committed"] and _time(row["committed"]).isoformat(),
+                "reserved": time_of(row["reserved"]).isoformat(),
+                "committed": row["committed"] and time_of(row["committed"]).isoformat(),
             }
             for row in exported["reservations"]
         ]
@@ -141,6 +185,30 @@ def unit_of(value: str) -> Unit:
         raise LedgerError(f"unit {value!r} is not one of {', '.join(Unit)}") from error
 
 
+def relation_of(unit: Unit) -> Relation:
+    """How neighbours of this unit differ."""
+    return RELATION_OF[unit]
+
+
+def adversary_of(value: str) -> Adversary | None:
+    """An adversary by its name; None for "worst"."""
+    try:
+        return None if value == WORST else Adversary(value)
+    except ValueError as error:
+        raise LedgerError(
+            f"adversary {value!r} is not one of {WORST}, {', '.join(Adversary)}"
+        ) from error
+
+
+def order_of(value: object) -> int | None:
+    """A Renyi order that the accountant has, or None."""
+    if value is None:
+        return None
+    if type(value) is not int or not MIN_ORDER <= value <= MAX_ORDER:
+        raise LedgerError(f"order {value!r} is not an integer from {MIN_ORDER} to {MAX_ORDER}")
+    return value
+
+
 def name_of(what: str, value: object) -> str:
     """A printable name that is neither empty nor long."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
@@ -162,7 +230,8 @@ def digest_of(value: bytes) -> str:
     return value.hex()
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
+    """A moment with a time zone. Raises ValueError without one."""
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(f"time {text!r} lacks a time zone")

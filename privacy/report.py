@@ -45,6 +45,7 @@ def budget_report(
     events: Sequence[Event],
     *,
     grant: float | None,
+    order: int | None = None,
     unprotected: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The budget part of a report, as plain data that JSON can hold (infinity becomes None).
@@ -53,6 +54,7 @@ def budget_report(
         plan: the plan that the run followed.
         events: every event charged, of aborted rounds too.
         grant: epsilon granted to the population at the plan's delta; None where none was.
+        order: the Renyi order that the grant declares; None: a grant for plans fixed beforehand.
         unprotected: what the caller releases without protection, for the list of such things.
 
     Returns:
@@ -64,7 +66,7 @@ def budget_report(
     Raises:
         EventRefused: events that cannot be composed.
     """
-    spent = spend_with_reference(events, delta=plan.delta)
+    spent = spend_with_reference(events, delta=plan.delta, order=order)
     worst = spent.worst
     return {
         "unit_in_words": PLAIN_WORDS[plan.unit],
@@ -85,7 +87,7 @@ def budget_report(
             "steps_per_one": plan.scale,
             "clip": plan.clip,
         },
-        "caveats": _caveats(plan),
+        "caveats": _caveats(plan, order),
         "unprotected": [*UNPROTECTED, *unprotected],
         "plan": plan.to_json(),
         "plan_digest": plan.digest().hex(),
@@ -166,7 +168,7 @@ def _adversary(
     }
 
 
-def _caveats(plan: PrivacyPlan) -> list[str]:
+def _caveats(plan: PrivacyPlan, order: int | None) -> list[str]:
     claim = (
         f"The claim is the figure named 'rdp', a proved bound ({_NOISE[plan.mechanism][1]}) of "
         "the integer mechanism that ran. The figures named gaussian_reference are those of "
@@ -203,6 +205,13 @@ def _caveats(plan: PrivacyPlan) -> list[str]:
         "goes on is an estimate; stopping early refunds nothing; settings chosen from the "
         "results of earlier runs on the same people are not covered by adding the figures up."
     )
+    if order is not None:
+        fixed = (
+            f"Everything is added up at Renyi order {order}, which the grant declared before "
+            "anything was charged: a filter. The limit holds for settings chosen from the results "
+            "of earlier rounds and runs too, as long as each was charged before it released; "
+            "stopping early refunds nothing."
+        )
     sampler = (
         "The noise is drawn from AES-256 key streams that each client keys from its operating "
         "system; the sampler takes logarithms of probabilities in double precision, and their "

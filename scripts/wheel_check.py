@@ -20,6 +20,7 @@ NEEDED = {
     *(f"{package}/py.typed" for package in PACKAGES),
     "secure_fedmeta/data/credit.csv.gz",
     "secure_fedmeta/data/PROVENANCE.md",
+    "privacy/ledger_migrations/versions/0002_limits.py",
     "secure_fedmeta/templates/credit.toml",
     "secure_fedmeta/templates/sinusoid.toml",
 }
@@ -65,6 +66,7 @@ def use(wheel: Path, folder: Path) -> None:
     call([fedmeta, "init", "credit"], cwd=outside)
     call([fedmeta, "run"], cwd=outside)
     call([fedmeta, "verify", "runs/latest"], cwd=outside)
+    call([fedmeta, "ledger", "show"], cwd=outside)
 
 
 def call(command: list[str], *, cwd: Path) -> None:

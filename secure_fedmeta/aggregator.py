@@ -7,6 +7,7 @@ durable in the log before the unmask request exists; a crash in between over-cou
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,8 +19,8 @@ from audit.merkle import leaf_hash, root_of
 from crypto.errors import MessageRefused, SumAborted
 from crypto.keys import Identity
 from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
-from privacy.accountant import Spend, spend
-from privacy.errors import BudgetExceeded
+from privacy.accountant import Spend, spend_counted
+from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown
 from privacy.events import Event
 from privacy.ledger import Ledger
 from secure_fedmeta.intent import Evidence, facts
@@ -61,11 +62,13 @@ class Abort:
         round: index of the round, from 1.
         reason: why, in words that tell what to change.
         charged: whether the budget was already reserved, in which case it stays charged.
+        ends_run: whether the ledger failed, so that no further round could be charged.
     """
 
     round: int
     reason: str
     charged: bool
+    ends_run: bool
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class Exchange:
 
     Reasons tell lengths that a sender chooses, and an entry of the log has a largest size: beyond
     MAX_REASONS different ones they are counted together, so that no sender can outgrow it.
+
+    Attributes:
+        intent: digest of the logged intent, once there is one.
+        unlogged: an event that may have been charged and that no intent records.
     """
 
     round: int
@@ -91,6 +98,7 @@ class Exchange:
     rejected: dict[str, int] = field(default_factory=dict)
     uploads: dict[int, bytes] = field(default_factory=dict)
     intent: bytes | None = None
+    unlogged: Event | None = None
     _opened: set[int] = field(default_factory=set)
 
     def begin(self) -> Mapping[int, bytes]:
@@ -147,6 +155,7 @@ class Aggregator:
         ledger: where the budget is kept.
         population: whose budget is spent.
         prior: events charged to the population before this log began, as the log states them.
+        order: the Renyi order that its grant declares; None: a grant for fixed plans.
         log: the run's audit log.
         salts: secret bytes for the commitments to participation.
         keep_opening: stores the salts of a round where they can be deleted.
@@ -162,6 +171,7 @@ class Aggregator:
         ledger: Ledger,
         population: str,
         prior: Sequence[Event],
+        order: int | None,
         log: AuditLog,
         salts: Callable[[int], bytes],
         keep_opening: Callable[[Mapping[str, object]], None],
@@ -172,7 +182,8 @@ class Aggregator:
         self._state: ServerState = optimiser.init(model)
         self._ledger = ledger
         self._population = population
-        self._logged: list[Event] = list(prior)
+        self._logged = Counter(prior)
+        self._order = order
         self._log = log
         self._salts = salts
         self._keep_opening = keep_opening
@@ -188,10 +199,18 @@ class Aggregator:
         """The model that is handed out: the iterate average where one is configured."""
         return self._state.average.to(torch.float32)
 
-    def affords_a_round(self) -> bool:
-        """Whether the grant still allows one round at the worst permitted noise."""
-        worst = self._setting.plan.worst_event()
-        return self._ledger.affordable(self._population, worst) > 0
+    @property
+    def logged(self) -> tuple[Event, ...]:
+        """What the log states as charged to the population: before the run, and by it."""
+        return tuple(self._logged.elements())
+
+    def affordable_rounds(self) -> int:
+        """How many rounds at the worst permitted noise the grants still allow.
+
+        Raises:
+            LedgerError: the ledger cannot tell.
+        """
+        return self._ledger.affordable(self._population, self._setting.plan.worst_event())
 
     def open_round(self, round_index: int, attempt: int) -> Exchange:
         """Start an attempt; nothing is charged and nothing is released yet."""
@@ -204,17 +223,26 @@ class Aggregator:
         return Exchange(round_index, attempt, to_wire(model), machine)
 
     def record_intent(self, exchange: Exchange, ready: Ready) -> Intent:
-        """Charge the round and log what is about to be opened."""
+        """Charge the round and log what is about to be opened.
+
+        Raises:
+            BudgetExceeded: a grant no longer allows it; nothing was charged.
+            LedgerError: it could not be charged; nothing may be opened.
+        """
         setting = self._setting
         event = setting.plan.event(len(ready.survivors))
-        self._reservation = self._ledger.reserve(
-            self._population,
-            setting.run.hex(),
-            exchange.round,
-            exchange.attempt,
-            event,
-            setting.plan.digest(),
-        )
+        try:
+            self._reservation = self._ledger.reserve(
+                self._population,
+                setting.run.hex(),
+                exchange.round,
+                exchange.attempt,
+                event,
+                setting.plan.digest(),
+            )
+        except OutcomeUnknown:
+            exchange.unlogged = event
+            raise
         salts = {index: self._salts(SALT_BYTES) for index in setting.cohort}
         self._keep_opening(
             {
@@ -252,23 +280,28 @@ class Aggregator:
                 "reservation": self._reservation,
             },
         )
-        self._logged.append(event)
+        self._logged[event] += 1
         exchange.intent = appended.digest
         evidence = Evidence(appended.raw, appended.head, self._log.leaves)
         return Intent(appended.digest, evidence.encode())
 
     def release(self, exchange: Exchange, done: Done) -> Release:
-        """Commit the charge, log the release, take the server step."""
+        """Commit the charge, log the release, take the server step.
+
+        Raises:
+            LedgerError: the ledger failed; the sum is not used, and its charge stays.
+        """
         if exchange.intent is None or self._reservation is None:
             raise SumAborted("release", "the sum was opened without a logged intent")
         setting, plan = self._setting, self._setting.plan
         before = self.model
+        self._ledger.commit(self._reservation)
+        everything = self._ledger.counts(self._population)
         average = plan.decode(done.total, round_index=exchange.round)
         self._state = self._optimiser.update(self._state, torch.from_numpy(average))
-        self._ledger.commit(self._reservation)
         # Of runs that charge this population at the same time, the log tells nothing: its figures
         # are those of its own entries, so that they can be recomputed from it.
-        logged = spend(self._logged, delta=plan.delta)
+        logged = spend_counted(self._logged, delta=plan.delta, order=self._order)
         self._log.append(
             "round-release",
             {
@@ -290,18 +323,19 @@ class Aggregator:
             survivors=len(done.contributors),
             selected=len(setting.cohort),
             rejected=dict(exchange.rejected),
-            spend=spend(self._ledger.events(self._population), delta=plan.delta),
+            spend=spend_counted(everything, delta=plan.delta, order=self._order),
             unchecked=done.unchecked,
         )
 
-    def abort(self, exchange: Exchange, error: SumAborted | BudgetExceeded) -> Abort:
-        """Log a round that ended without a release; what was reserved stays charged.
+    def abort(self, exchange: Exchange, error: SumAborted | BudgetExceeded | LedgerError) -> Abort:
+        """Log a round that ended without a release; what was or may have been reserved stays so.
 
         The log says in which step it ended, and never whose fault it was: an entry cannot be
         erased. The full reason is for the operator alone.
         """
         where = f"step {error.step}" if isinstance(error, SumAborted) else "the budget"
-        charged = exchange.intent is not None
+        unlogged = exchange.unlogged
+        charged = exchange.intent is not None or unlogged is not None
         self._log.append(
             "round-abort",
             {
@@ -310,9 +344,12 @@ class Aggregator:
                 "intent": None if exchange.intent is None else exchange.intent.hex(),
                 "reason": f"ended at {where}",
                 "charged": charged,
+                **({} if unlogged is None else {"event": unlogged.to_json()}),
             },
         )
-        return Abort(exchange.round, str(error), charged)
+        if unlogged is not None:
+            self._logged[unlogged] += 1
+        return Abort(exchange.round, str(error), charged, isinstance(error, LedgerError))
 
     def _name(self, index: int) -> str:
         return self._setting.roster.members[index - 1].name

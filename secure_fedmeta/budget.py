@@ -1,17 +1,29 @@
-"""Whose budget a run spends, and the grant that limits it."""
+"""Whose budget a run spends, and the grants that limit it."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from audit.canonical import decimal
 from crypto.secure_sum import SECURE_SUMS
 from privacy.events import Event
 from privacy.ledger import Ledger
+from privacy.ledger_limits import spent_of
+from privacy.ledger_rows import WORST, Grant
 from privacy.plan import PrivacyPlan
 from secure_fedmeta import state
+from secure_fedmeta.charge import Charge, OwnLedger
 from secure_fedmeta.config import Config
 from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.pipeline import Parts
+
+ENTRY_BYTES = 48 * 1024
+"""Most bytes of earlier charges in one entry of the log, well below what an entry may have."""
 
 
 @dataclass(frozen=True)
@@ -21,24 +33,100 @@ class Budget:
     Attributes:
         ledger: where charges are kept.
         population: the people whose data train; their charges add up over runs.
-        epsilon: granted to the population, at `delta`.
-        delta: of the grant.
-        approver: who granted it.
-        expires: ISO 8601 moment after which the grant is void, or None.
+        grants: what limits them, the grant for the worst adversary first.
         prior: what earlier runs have charged the population.
     """
 
     ledger: Ledger
     population: str
-    epsilon: float
-    delta: float
-    approver: str
-    expires: str | None
+    grants: tuple[Grant, ...]
     prior: tuple[Event, ...]
+
+    @property
+    def epsilon(self) -> float:
+        """Granted against the worst adversary."""
+        return self.grants[0].epsilon
+
+    @property
+    def order(self) -> int | None:
+        """The declared Renyi order of a filter; None for fixed plans."""
+        return self.grants[0].order
+
+    def entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Kind and body of what the log says of it: the grants, then all that was spent before."""
+        for grant in self.grants:
+            yield (
+                "budget-granted",
+                {
+                    "population": grant.population,
+                    "unit": grant.unit,
+                    "adversary": WORST if grant.adversary is None else grant.adversary,
+                    "epsilon": decimal(grant.epsilon),
+                    "delta": decimal(grant.delta),
+                    "order": grant.order,
+                    "approver": grant.approver,
+                    "expires": None if grant.expires is None else grant.expires.isoformat(),
+                },
+            )
+        part: list[dict[str, Any]] = []
+        size = 0
+        for event, count in Counter(self.prior).items():
+            item = {"event": event.to_json(), "count": count}
+            length = len(json.dumps(item))
+            if part and size + length > ENTRY_BYTES:
+                yield "budget-spent", {"population": self.population, "prior": part}
+                part, size = [], 0
+            part.append(item)
+            size += length
+        if part:
+            yield "budget-spent", {"population": self.population, "prior": part}
+
+    def standing(self, events: Sequence[Event], affordable: int | None) -> dict[str, Any]:
+        """Where the population stands after these events, for a report.
+
+        Args:
+            events: everything that it was ever charged.
+            affordable: how many more rounds like the run's dearest fit; None: not known.
+        """
+        counts = Counter(events)
+        return {
+            "population": self.population,
+            "filter": filter_name(self.order),
+            "charged": len(events),
+            "affordable_rounds": affordable,
+            "grants": [grant_row(grant, spent_of(grant, counts)) for grant in self.grants],
+        }
+
+
+def grant_row(grant: Grant, spent: float) -> dict[str, Any]:
+    """A grant and what was spent of it, as plain data; None where JSON has no number."""
+    known = spent < float("inf")
+    return {
+        "adversary": WORST if grant.adversary is None else grant.adversary.value,
+        "granted": grant.epsilon,
+        "spent": spent if known else None,
+        "remaining": max(0.0, grant.epsilon - spent),
+        "approver": grant.approver,
+        "expires": None if grant.expires is None else grant.expires.isoformat(),
+    }
+
+
+def filter_name(order: int | None) -> str:
+    """How charges add up, in the words of reports."""
+    return "fixed plan" if order is None else f"order {order}"
+
+
+def open_ledger(url: str | None) -> Ledger:
+    """The ledger at `url`, or the default one in the state directory.
+
+    Raises:
+        LedgerError: it cannot be opened.
+    """
+    return Ledger(url or state.ledger_url(), marks=state.state_directory())
 
 
 def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool) -> Budget:
-    """Open the ledger and find the grant, or grant a per-run population what its plan claims.
+    """Open the ledger and find the grants, or grant a per-run population what its plan claims.
 
     Data that are declared public get a population of their own per run: nobody's budget is at
     stake, and a second demo run is not refused. Any other data need a population with a grant.
@@ -55,8 +143,7 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
         raise ConfigError(
             "it shows more than any budget covers; allowed only for data declared public", key=bare
         )
-    url = config.ledger.url or state.ledger_url()
-    ledger = Ledger(url)
+    ledger = open_ledger(config.ledger.url)
     population = config.ledger.population
     if population is None:
         if not public:
@@ -74,36 +161,78 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
             approver="the run's own config (public data)",
             expires=None,
         )
-    grant = ledger.grant_of(population)
-    if grant is None:
-        raise ConfigError(
-            f"no budget was granted to it in {url}: grant one with privacy.ledger.Ledger.grant",
-            key="ledger.population",
-            value=population,
-        )
-    if (grant.unit, grant.delta) != (plan.unit, plan.delta):
-        raise ConfigError(
-            f"its budget is for unit {grant.unit} at delta {grant.delta!r}; the run asks for "
-            f"{plan.unit} at {plan.delta!r}: set privacy.unit and privacy.delta to match",
-            key="ledger.population",
-            value=population,
-        )
-    if grant.expires is not None and grant.expires <= datetime.now(UTC):
-        raise ConfigError(
-            f"its budget expired at {grant.expires.isoformat()}; grant a new one",
-            key="ledger.population",
-            value=population,
-        )
-    expires = None if grant.expires is None else grant.expires.isoformat()
-    return Budget(
-        ledger,
-        population,
-        grant.epsilon,
-        grant.delta,
-        grant.approver,
-        expires,
-        ledger.events(population),
+    grants = granted(ledger, population, plan, key="ledger.population", where=config.ledger.url)
+    return Budget(ledger, population, grants, ledger.events(population))
+
+
+def granted(
+    ledger: Ledger, population: str, plan: PrivacyPlan, *, key: str, where: str | None
+) -> tuple[Grant, ...]:
+    """The grants under which this plan may charge the population.
+
+    Args:
+        ledger: where they are.
+        population: whose budget.
+        plan: what will be charged.
+        key: the setting to name in an error.
+        where: the ledger's URL, if it is not the default one.
+
+    Raises:
+        ConfigError: none, for another unit or delta, or expired; tells the command that helps.
+    """
+    grants = ledger.grants_of(population)
+    ledger_option = "" if where is None else f" --ledger {where}"
+    command = (
+        f"fedmeta ledger grant {population} --unit {plan.unit} --delta {plan.delta!r} "
+        f"--epsilon EPSILON --approver NAME{ledger_option}"
     )
+    if not grants:
+        raise ConfigError(f"no budget was granted to it: {command}", key=key, value=population)
+    first = grants[0]
+    if (first.unit, first.relation, first.delta) != (plan.unit, plan.relation, plan.delta):
+        raise ConfigError(
+            f"its budget is for unit {first.unit} at delta {first.delta!r}; the run asks for "
+            f"{plan.unit} at {plan.delta!r}: set privacy.unit and privacy.delta to match",
+            key=key,
+            value=population,
+        )
+    for grant in grants:
+        if grant.expires is not None and grant.expires <= datetime.now(UTC):
+            raise ConfigError(
+                f"its budget expired at {grant.expires.isoformat()}; grant a new one: {command}",
+                key=key,
+                value=population,
+            )
+    return grants
+
+
+def client_charges(config: Config, parts: Parts, run: bytes) -> dict[str, Charge] | None:
+    """What each training client charges in a ledger of its own; None where clients keep none.
+
+    A simulation has one machine for all of them, and hence one database. The population of a client
+    is named after its own name and the data that it is one client of.
+
+    Args:
+        config: the settings.
+        parts: the checked run.
+        run: 32 bytes that name the run.
+
+    Raises:
+        ConfigError: a client's population has no grant in force for the plan's unit and delta.
+        LedgerError: the ledger cannot be opened.
+    """
+    if config.ledger.client_url is None:
+        return None
+    ledger = open_ledger(config.ledger.client_url)
+    data = config.ledger.population or parts.source.name
+    charges: dict[str, Charge] = {}
+    for name in parts.training:
+        population = f"{data}/{name}"
+        granted(
+            ledger, population, parts.plan, key="ledger.client_url", where=config.ledger.client_url
+        )
+        charges[name] = OwnLedger(ledger, population, f"{run.hex()}/{name}", parts.plan)
+    return charges
 
 
 def _unprotected_by(config: Config) -> str | None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secure_fedmeta.cli_ledger import Json, ledger_app
+
 if TYPE_CHECKING:
     from privacy.plan import PrivacyPlan
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+app.add_typer(ledger_app, name="ledger")
 
 
 @app.command()
@@ -239,13 +241,15 @@ def main() -> None:
     """Entry point: one line per expected error, and its exit code."""
     from audit.errors import AuditError
     from crypto.errors import CryptoError
-    from privacy.errors import BudgetExceeded, LedgerError, PrivacyError
+    from privacy.errors import BudgetExceeded, LedgerUnavailable, PrivacyError
     from secure_fedmeta.errors import FedmetaError
 
     try:
         app()
-    except (BudgetExceeded, LedgerError) as error:
-        _fail(error, CHECK_FAILED if isinstance(error, BudgetExceeded) else BAD_INPUT)
+    except BudgetExceeded as error:
+        _fail(error, CHECK_FAILED)
+    except LedgerUnavailable as error:
+        _fail(error, ROUND_FAILED)
     except (AuditError, CryptoError, PrivacyError, FedmetaError) as error:
         _fail(error, BAD_INPUT)
     except SystemExit as end:

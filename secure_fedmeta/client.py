@@ -20,6 +20,7 @@ from privacy.draw import count_of
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
+from secure_fedmeta.charge import Charge
 from secure_fedmeta.party import Handout, Party
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.vault import Vault
@@ -77,7 +78,8 @@ class Client(Party):
     """One member of the roster.
 
     It contributes at most as often as its plan has rounds, whatever the aggregator asks for, since
-    the plan's target is for that many. Over several runs it counts nothing.
+    the plan's target is for that many. Over several runs it asks its own ledger, if it has one,
+    before anything is computed from its data.
 
     Args:
         setting: the run's public facts, as this client read them.
@@ -86,6 +88,7 @@ class Client(Party):
         work: computes its outer vectors.
         noise: its source of noise.
         rand: its source of keys and seeds.
+        charge: where it charges its contributions over runs.
         vault: see Party.
     """
 
@@ -98,6 +101,7 @@ class Client(Party):
         work: Work,
         noise: SecureRandom,
         rand: Callable[[int], bytes],
+        charge: Charge,
         vault: Vault | None = None,
     ) -> None:
         super().__init__(setting, index=index, vault=vault)
@@ -105,9 +109,11 @@ class Client(Party):
         self._work = work
         self._noise = noise
         self._rand = rand
+        self._charge = charge
 
     def _vector(self, terms: Terms, model: Handout) -> VectorSource:
         def protected_sum() -> NDArray[np.int64]:
+            self._charge.reserve(round_index=terms.round, attempt=terms.attempt)
             self._contributions += 1
             name = self._setting.roster.members[self._index - 1].name
             return contribution(

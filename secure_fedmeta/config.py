@@ -208,6 +208,7 @@ class LedgerConfig(_Section):
 
     url: str | None = Field(None, description="SQLAlchemy URL; None: SQLite in the state directory")
     population: Name | None = None
+    client_url: str | None = None
 
 
 class NotPrivateConfig(_Section):

@@ -222,5 +222,44 @@ def _facts_of_run(report: dict[str, Any]) -> list[str]:
             f"{loss['verdict']}"
         ),
     ]
+    lines += [_budget(report["budget"])]
     lines += [f"Note: {note}" for note in report["notes"]]
     return lines
+
+
+def _budget(budget: dict[str, Any]) -> str:
+    """The population and what is left of its grant against the worst adversary."""
+    grant, more = budget["grants"][0], budget["affordable_rounds"]
+    spent = "infinite" if grant["spent"] is None else f"{grant['spent']:.3f}"
+    fits = "not known how many more rounds fit" if more is None else f"{more} more rounds fit"
+    return (
+        f"Budget: {budget['population']} has spent epsilon {spent} of {grant['granted']:g} "
+        f"({budget['filter']}, granted by {grant['approver']}); {fits}"
+    )
+
+
+def render_accounts(rows: list[dict[str, Any]]) -> RenderableType:
+    """The accounts of a ledger: for each population a line, and a table of its grants."""
+    if not rows:
+        return Text("Nothing was granted or charged yet.")
+    return Group(*(part for row in rows for part in _account(row)))
+
+
+def _account(row: dict[str, Any]) -> list[RenderableType]:
+    charged = f"{row['charged']} rounds charged, {row['opened']} of them opened"
+    if not row["grants"]:
+        return [Text(f"{row['population']}: no grant; {charged}")]
+    more = row["affordable_rounds"]
+    fits = "" if more is None else f"; {more} more like the last one fit"
+    basis = f"unit {row['unit']}, delta {row['delta']:g}, {row['filter']}"
+    table = Table("limits", "granted", "spent", "remaining", "approver", "until")
+    for grant in row["grants"]:
+        table.add_row(
+            grant["adversary"].replace("_", " "),
+            f"{grant['granted']:g}",
+            _epsilon(grant["spent"]),
+            f"{grant['remaining']:.3f}",
+            grant["approver"],
+            grant["expires"] or "for ever",
+        )
+    return [Text(f"{row['population']}: {basis}; {charged}{fits}"), table]

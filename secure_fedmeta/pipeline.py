@@ -17,6 +17,7 @@ from privacy.events import Mechanism
 from privacy.plan import PrivacyPlan
 from privacy.terms import Terms as PlanTerms
 from privacy.unit import Unit
+from secure_fedmeta.charge import Charges, Uncounted
 from secure_fedmeta.client import Client
 from secure_fedmeta.config import Config, PrivacyConfig
 from secure_fedmeta.errors import ConfigError, DataError, unknown_name
@@ -165,7 +166,9 @@ class Parties:
         return {**self.clients, **self.officers}
 
 
-def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: str) -> Parties:
+def found_parties(
+    parts: Parts, run: bytes, randomness: Randomness, *, log_key: str, charges: Charges = None
+) -> Parties:
     """Give every party its keys and its own randomness.
 
     Args:
@@ -173,6 +176,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: 
         run: 32 bytes that name the run.
         randomness: the operating system's, or a flagged seed.
         log_key: verifying key of the run's log.
+        charges: client name -> where it charges its contributions; none: clients keep no ledger.
 
     Raises:
         ConfigError: the secure sum does not keep its promises under these thresholds.
@@ -215,6 +219,7 @@ def found_parties(parts: Parts, run: bytes, randomness: Randomness, *, log_key: 
             work=work,
             noise=randomness.generator(f"noise/{name}"),
             rand=streams[name],
+            charge=Uncounted() if charges is None else charges[name],
         )
         for index, name in enumerate(parts.training, start=1)
     }

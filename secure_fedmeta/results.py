@@ -16,6 +16,7 @@ from privacy.distortion import distortion
 from privacy.events import Event
 from privacy.report import budget_report
 from secure_fedmeta import __version__
+from secure_fedmeta.budget import Budget
 from secure_fedmeta.errors import RunDirectoryError
 from secure_fedmeta.evaluation import Interval, Scores
 from secure_fedmeta.pipeline import Parts
@@ -46,8 +47,8 @@ def report(
     arms: Mapping[str, Scores | None],
     not_run: Mapping[str, str],
     events: Sequence[Event],
-    granted: float,
-    population: str,
+    budget: Budget,
+    affordable: int | None,
     traffic: Mapping[int, Traffic],
     upload: int,
     seconds: float,
@@ -59,7 +60,9 @@ def report(
     info, plan = parts.source.info, parts.plan
     aborted = [record for record in records if record["status"] == "aborted"]
     hidden = parts.protocol.capabilities().hides_updates
-    privacy = budget_report(plan, events, grant=granted, unprotected=UNPROTECTED)
+    privacy = budget_report(
+        plan, events, grant=budget.epsilon, order=budget.order, unprotected=UNPROTECTED
+    )
     return {
         "product_version": __version__,
         "name": parts.config.name,
@@ -72,9 +75,10 @@ def report(
         | {
             "unit": plan.unit,
             "delta": plan.delta,
-            "population": population,
+            "population": budget.population,
             "person_units": plan.person_units,
         },
+        "budget": budget.standing(events, affordable),
         "rounds": {
             "planned": parts.config.training.rounds,
             "completed": len(records) - len(aborted),

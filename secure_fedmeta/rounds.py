@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crypto.errors import SumAborted
 from crypto.secure_sum import Done, Ready
-from privacy.errors import BudgetExceeded
+from privacy.errors import BudgetExceeded, LedgerError
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
 from secure_fedmeta.transport import Transport
 
@@ -24,7 +24,8 @@ def run_round(
         attempt: from 1; (round, attempt) is never used twice.
 
     Returns:
-        The release, or the abort with its reason where thresholds did not hold.
+        The release, or the abort with its reason where thresholds did not hold or the ledger
+        failed; nothing is opened that was not charged.
 
     Raises:
         BudgetExceeded: the grant no longer allows this round; nothing was opened.
@@ -44,7 +45,7 @@ def run_round(
                 outgoing = exchange.authorise(intent)
             else:
                 outgoing = step
-    except SumAborted as error:
+    except (SumAborted, LedgerError) as error:
         return aggregator.abort(exchange, error)
     except BudgetExceeded as error:
         aggregator.abort(exchange, error)

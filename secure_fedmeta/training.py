@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from audit.canonical import decimal
 from audit.log import AuditLog
 from audit.note import LogSigner
 from audit.pin import PinStore
 from crypto.progress import listening
 from privacy.accountant import BUDGETED
-from privacy.errors import BudgetExceeded
+from privacy.errors import BudgetExceeded, LedgerError
 from secure_fedmeta import __version__, state
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
-from secure_fedmeta.budget import Budget, open_budget
+from secure_fedmeta.budget import Budget, client_charges, open_budget
 from secure_fedmeta.config import Config
 from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.losses import Loss
@@ -93,7 +91,9 @@ def run(
     # The run's name is no secret: a seed must not give it twice, the ledger charges a name once.
     run_id = name_run(config.name, moment=_now(), suffix=os.urandom(3).hex())
     signer = LogSigner.generate(log_origin(run_id), state.signing_seed(os.urandom))
-    parties = found_parties(parts, os.urandom(32), randomness, log_key=signer.vkey)
+    name = os.urandom(32)
+    charges = client_charges(config, parts, name)
+    parties = found_parties(parts, name, randomness, log_key=signer.vkey, charges=charges)
     budget = open_budget(config, parts.plan, run_id=run_id, public=parts.source.info.public)
     workspace = Workspace.create(out, run_id)
     (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
@@ -161,6 +161,7 @@ class Training:
             ledger=budget.ledger,
             population=budget.population,
             prior=budget.prior,
+            order=budget.order,
             log=log,
             salts=randomness.stream("salts"),
             keep_opening=workspace.keep_opening,
@@ -182,16 +183,9 @@ class Training:
         self._progress.stage("training")
         planned = self._parts.config.training.rounds
         for index in range(1, planned + 1):
-            if not self._aggregator.affords_a_round():
-                self._stop_for_budget(index)
-                return
             began = time.monotonic()
-            try:
-                with listening(lambda text: self._progress.stage(f"training: {text}")):
-                    outcome = run_round(
-                        self._aggregator, self._transport, round_index=index, attempt=1
-                    )
-            except BudgetExceeded:  # another run spent the rest in the meantime
+            outcome = self._round(index)
+            if outcome is None:
                 self._stop_for_budget(index)
                 return
             seconds = time.monotonic() - began
@@ -199,7 +193,9 @@ class Training:
             record = self._record(outcome, seconds)
             self.records.append(record)
             yield record
-            if isinstance(outcome, Abort) and self._parts.config.training.on_abort == "stop":
+            if isinstance(outcome, Abort) and (
+                outcome.ends_run or self._parts.config.training.on_abort == "stop"
+            ):
                 self.status = "aborted"
                 self._notes.append(f"round {index} could not complete: {outcome.reason}")
                 return
@@ -207,8 +203,30 @@ class Training:
             self.status = "aborted"
             self._notes.append("no round could complete: the model is the untrained one")
 
+    def _round(self, index: int) -> Release | Abort | None:
+        """One round; None where the grants do not allow it, or not any more."""
+        try:
+            affordable = self._aggregator.affordable_rounds()
+        except LedgerError as error:
+            return self._aggregator.abort(self._aggregator.open_round(index, 1), error)
+        if affordable < 1:
+            return None
+        try:
+            with listening(lambda text: self._progress.stage(f"training: {text}")):
+                return run_round(self._aggregator, self._transport, round_index=index, attempt=1)
+        except BudgetExceeded:  # another run spent the rest in the meantime
+            return None
+
     def report(self, vkey: str) -> dict[str, Any]:
         """The content of report.json."""
+        try:
+            events = self._budget.ledger.events(self._budget.population)
+            affordable: int | None = self._aggregator.affordable_rounds()
+        except LedgerError as error:
+            events, affordable = self._aggregator.logged, None
+            self._notes.append(
+                f"the ledger could not be read ({error}): the figures are those of the run's log"
+            )
         arms, not_run = closing_arms(
             self._parts,
             self._evaluation,
@@ -223,9 +241,9 @@ class Training:
             notes=self._notes,
             arms=arms,
             not_run=not_run,
-            events=self._budget.ledger.events(self._budget.population),
-            granted=self._budget.epsilon,
-            population=self._budget.population,
+            events=events,
+            budget=self._budget,
+            affordable=affordable,
             traffic={index: self._transport.traffic[index] for index in self._clients},
             upload=self._upload_bytes(),
             seconds=self._seconds,
@@ -242,11 +260,11 @@ class Training:
 
     def _stop_for_budget(self, index: int) -> None:
         planned = self._parts.config.training.rounds
-        affordable = sum(record["status"] == "released" for record in self.records)
+        charged = sum(record.get("charged", True) for record in self.records)
         self.status = "budget"
         self._notes.append(
             f"the grant of epsilon {self._budget.epsilon:g} for {self._budget.population} afforded "
-            f"{affordable} of {planned} rounds; stopped before round {index}"
+            f"{charged} of {planned} rounds; stopped before round {index}"
         )
 
     def _record(self, outcome: Release | Abort, seconds: float) -> dict[str, Any]:
@@ -310,21 +328,8 @@ def _started_log(
                 "unprotected": list(UNPROTECTED),
             },
         )
-        log.append(
-            "budget-granted",
-            {
-                "population": budget.population,
-                "unit": parts.plan.unit,
-                "epsilon": decimal(budget.epsilon),
-                "delta": decimal(budget.delta),
-                "approver": budget.approver,
-                "expires": budget.expires,
-                "prior": [
-                    {"event": event.to_json(), "count": count}
-                    for event, count in Counter(budget.prior).items()
-                ],
-            },
-        )
+        for kind, body in budget.entries():
+            log.append(kind, body)
         PinStore(state.state_directory()).save(workspace.run_id, signer.vkey, log.head)
         yield log
 

@@ -75,12 +75,18 @@ def grant(**changes: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "population": "applicants",
         "unit": "task",
+        "adversary": "worst",
         "epsilon": "40.0",
         "delta": "1e-05",
+        "order": None,
         "approver": "privacy officer",
         "expires": None,
     }
     return base | changes
+
+
+def spent(prior: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    return {"population": "applicants", "prior": prior} | changes
 
 
 def intent(round_: int, attempt: int = 0, **changes: Any) -> dict[str, Any]:

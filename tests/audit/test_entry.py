@@ -13,7 +13,8 @@ from tests.audit.scenario import digest
 
 BODIES: dict[str, dict[str, Any]] = {
     "genesis": scenario.genesis(),
-    "budget-granted": scenario.grant(prior=[{"event": scenario.event(), "count": 3}]),
+    "budget-granted": scenario.grant(),
+    "budget-spent": scenario.spent([{"event": scenario.event(), "count": 3}]),
     "round-intent": scenario.intent(1),
     "round-release": scenario.release(1, digest("intent")),
     "round-abort": scenario.abort(1),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, localcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +12,14 @@ from audit.entry import decode_entry, encode_entry
 from audit.errors import EntryRefused, VerificationFailed
 from audit.log import AuditLog
 from audit.spend import ADVERSARIES, SpendChecker
-from audit.verify import Verified, verify_log
 from privacy.accountant import Adversary
 from privacy.accountant import spend as product_spend
 from privacy.events import event_from_json
 from tests.audit import scenario
+from tests.audit.figures import DELTA, SHARES, figures, granted, oracle, verify
 from tests.audit.scenario import event, intent, release
 
-DELTA = 1e-5
-SHARES = {
-    "aggregator": 7,
-    "aggregator_and_colluders": 5,
-    "participants": 5,
-    "recipients": 7,
-    "broken_sum": 1,
-}
 NON_PRIVATE = {"kind": "non_private", "unit": "task", "relation": "add_remove", "reason": "test"}
-
-
-@lru_cache
-def oracle(rounds: int, shares: int) -> float:
-    """The two formulas for `event()` in 50-digit decimals, one order at a time."""
-    with localcontext(prec=50):
-        l2, l1, mu = Decimal(400), Decimal(8000), Decimal(160_000) * shares
-        best = Decimal("inf")
-        for order in range(2, 513):
-            a = Decimal(order)
-            tail = min(((2 * a - 1) * l2**2 + 6 * l1) / (4 * mu**2), 3 * l1 / (2 * mu))
-            rdp = rounds * (a * l2**2 / (2 * mu) + tail)
-            logs = Decimal(DELTA).ln() + a.ln()
-            best = min(best, rdp + ((a - 1) / a).ln() - logs / (a - 1))
-        return float(max(best, Decimal(0)))
-
-
-def figures(rounds: int, **changes: str) -> dict[str, dict[str, str]]:
-    spend = {
-        name: {"rdp": decimal(oracle(rounds, SHARES[name])), "gaussian_reference_rdp": "0.1"}
-        for name in ADVERSARIES
-    }
-    for name, value in changes.items():
-        spend[name]["rdp"] = value
-    return spend
-
-
-def verify(directory: Path) -> Verified:
-    vkey = scenario.signer().vkey
-    return verify_log(directory, vkey=vkey, pinned=None, spend=SpendChecker())
-
-
-def granted(directory: Path) -> AuditLog:
-    """A log that holds a genesis and a grant."""
-    log = scenario.start(directory)
-    log.append("budget-granted", scenario.grant())
-    return log
 
 
 def one_round(directory: Path, spend: Any, **intent_changes: Any) -> int:
@@ -93,16 +47,6 @@ def test_a_run_s_figures_are_recomputed(tmp_path: Path) -> None:
     verified = verify(tmp_path)
     assert (verified.released, verified.aborted) == (2, 3)
     assert not any("spend" in text for text in verified.not_checked)
-
-
-def test_charges_of_earlier_runs_count(tmp_path: Path) -> None:
-    log = scenario.start(tmp_path)
-    prior = [{"event": event(), "count": 5}]
-    log.append("budget-granted", scenario.grant(prior=prior))
-    opened = log.append("round-intent", intent(1)).digest.hex()
-    log.append("round-release", release(1, opened, spend=figures(6)))
-    log.close()
-    assert verify(tmp_path).released == 1
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
@@ -248,82 +192,6 @@ def test_relations_are_never_composed(tmp_path: Path) -> None:
     with pytest.raises(VerificationFailed, match="do not compose") as caught:
         verify(tmp_path)
     assert caught.value.index == 3
-
-
-def test_a_charge_beyond_the_grant_is_refused_at_its_intent(tmp_path: Path) -> None:
-    """The worst budgeted adversary has five shares against it; a broken sum is not budgeted."""
-    affordable = oracle(2, 5) * 1.001
-    assert affordable < oracle(1, 1)
-    log = scenario.start(tmp_path)
-    log.append("budget-granted", scenario.grant(epsilon=decimal(affordable)))
-    for round_ in (1, 2, 3):
-        opened = log.append("round-intent", intent(round_)).digest.hex()
-        log.append("round-release", release(round_, opened, spend=figures(round_)))
-    log.close()
-    with pytest.raises(VerificationFailed, match="exceeds granted") as caught:
-        verify(tmp_path)
-    assert caught.value.index == 6
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"delta": "0.5"}, "grant at delta 0.5; the plan's is 1e-05"),
-        ({"delta": "1e-06"}, "the plan's is 1e-05"),
-        ({"unit": "client"}, "grant for unit 'client'; the plan's is 'task'"),
-    ],
-)
-def test_a_grant_that_the_plan_cannot_be_held_against_is_refused(
-    tmp_path: Path, changes: dict[str, Any], why: str
-) -> None:
-    """At delta 0.5 next to anything stays below the granted epsilon."""
-    plan = {**scenario.PLAN, "unit": "task"}
-    log = scenario.start(tmp_path, plan=plan, plan_digest=sha256(dumps(plan)).hex())
-    log.append("budget-granted", scenario.grant(**changes))
-    log.close()
-    with pytest.raises(VerificationFailed, match=why) as caught:
-        verify(tmp_path)
-    assert caught.value.index == 1
-
-
-def test_another_populations_grant_is_refused(tmp_path: Path) -> None:
-    """A run charges one population; what another may spend does not lift its limit."""
-    log = granted(tmp_path)
-    log.append("budget-granted", scenario.grant(epsilon="50.0"))
-    index = log.append("budget-granted", scenario.grant(population="others", epsilon="90.0")).index
-    log.close()
-    with pytest.raises(
-        VerificationFailed, match="'others'; the run charges 'applicants'"
-    ) as caught:
-        verify(tmp_path)
-    assert caught.value.index == index
-
-
-def test_a_charge_without_a_grant_is_refused(tmp_path: Path) -> None:
-    """Left out, the grant would limit nothing."""
-    log = scenario.start(tmp_path)
-    log.append("round-intent", intent(1))
-    log.close()
-    with pytest.raises(VerificationFailed, match="no budget was granted") as caught:
-        verify(tmp_path)
-    assert caught.value.index == 1
-
-
-def test_more_rounds_than_planned_are_refused(tmp_path: Path) -> None:
-    """The target is for the plan's rounds, failed attempts included, however large the grant."""
-    plan = {**scenario.PLAN, "rounds": 2}
-    digest = sha256(dumps(plan)).hex()
-    log = scenario.start(tmp_path, plan=plan, plan_digest=digest)
-    log.append("budget-granted", scenario.grant())
-    log.append("round-abort", scenario.abort(1, charged=True, event=event()))
-    opened = log.append("round-intent", intent(2, plan_digest=digest)).digest.hex()
-    log.append("round-release", release(2, opened, spend=figures(2)))
-    log.append("round-abort", scenario.abort(3))
-    last = log.append("round-intent", intent(4, plan_digest=digest)).index
-    log.close()
-    with pytest.raises(VerificationFailed, match="3 charged rounds; the plan is for 2") as caught:
-        verify(tmp_path)
-    assert caught.value.index == last
 
 
 @pytest.mark.parametrize("delta", ["0.0", "1.0", "x", 1, None])

@@ -31,6 +31,7 @@ from privacy.events import Event
 from privacy.ledger import Ledger
 from secure_fedmeta import state
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
+from secure_fedmeta.charge import Charge
 from secure_fedmeta.config import Config, parse_config
 from secure_fedmeta.pipeline import Parts, assemble, found_parties
 from secure_fedmeta.randomness import Randomness
@@ -180,6 +181,7 @@ class Federation:
         faults: of the wire.
         granted: epsilon of the population; None grants what the plan claims.
         seed: of every secret; None takes the operating system's.
+        charges: client name -> where it charges its contributions.
     """
 
     def __init__(
@@ -190,6 +192,7 @@ class Federation:
         faults: Faults = no_faults,
         granted: float | None = None,
         seed: int | None = 1,
+        charges: Mapping[str, Charge] | None = None,
     ) -> None:
         self.parts = _assembled(json.dumps(settings(changes), sort_keys=True))
         self.plan = self.parts.plan
@@ -198,7 +201,9 @@ class Federation:
         randomness = Randomness(seed)
         self.run_id = randomness.stream("run")(32)
         self.signer = LogSigner.generate("test/federation", bytes(32))
-        self.parties = found_parties(self.parts, self.run_id, randomness, log_key=self.signer.vkey)
+        self.parties = found_parties(
+            self.parts, self.run_id, randomness, log_key=self.signer.vkey, charges=charges
+        )
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
         epsilon = self.plan.worst_epsilon() if granted is None else granted
         self.ledger.grant(
@@ -216,6 +221,7 @@ class Federation:
             ledger=self.ledger,
             population=POPULATION,
             prior=(),
+            order=None,
             log=self.log,
             salts=randomness.stream("salts"),
             keep_opening=self.openings.append,
@@ -259,8 +265,10 @@ class Federation:
             {
                 "population": POPULATION,
                 "unit": "task",
+                "adversary": "worst",
                 "epsilon": repr(epsilon),
                 "delta": repr(self.plan.delta),
+                "order": None,
                 "approver": "test",
                 "expires": None,
             },

@@ -29,7 +29,7 @@ def reborn(party: Party, vault: Vault, setting: Setting | None = None) -> Party:
     held = vars(party)
     given = {name: held[f"_{name}"] for name in ("index", "identity", "rand")}
     if isinstance(party, Client):
-        given |= {name: held[f"_{name}"] for name in ("work", "noise")}
+        given |= {name: held[f"_{name}"] for name in ("work", "noise", "charge")}
     return type(party)(setting or held["_setting"], vault=vault, **given)
 
 

@@ -204,4 +204,5 @@ def test_the_budget_is_asked_at_the_worst_permitted_noise(tmp_path: Path) -> Non
     assert full < least
     folder = tmp_path / "again"
     folder.mkdir()
-    assert not Federation(folder, granted=(full + least) / 2).aggregator.affords_a_round()
+    poor = Federation(folder, granted=(full + least) / 2)
+    assert poor.aggregator.affordable_rounds() == 0

@@ -36,7 +36,8 @@ def test_public_data_get_a_population_of_their_own(plan: PrivacyPlan, state_dir:
     first = open_budget(tiny(), plan, run_id="one", public=True)
     second = open_budget(tiny(), plan, run_id="two", public=True)
     assert (first.population, second.population) == ("run/one", "run/two")
-    assert (first.epsilon, first.delta, first.expires) == (3.0, 1e-5, None)
+    (grant,) = first.grants
+    assert (first.epsilon, grant.delta, grant.expires, first.order) == (3.0, 1e-5, None, None)
     assert first.prior == ()
     assert (state_dir / "ledger.sqlite").is_file()
 
@@ -66,7 +67,8 @@ def test_the_grant_is_taken_as_it_is(plan: PrivacyPlan) -> None:
     event = plan.event(4)
     ledger.reserve("people", "earlier", 1, 1, event, plan.digest())
     found = open_budget(tiny(NAMED), plan, run_id="one", public=False)
-    assert (found.population, found.epsilon, found.approver) == ("people", 2.0, "the board")
+    assert (found.population, found.epsilon) == ("people", 2.0)
+    assert [made.approver for made in found.grants] == ["the board"]
     assert found.prior == (event,)
 
 
@@ -93,7 +95,7 @@ def test_a_grant_that_will_expire_is_stated(plan: PrivacyPlan) -> None:
         "people", unit=Unit.TASK, epsilon=2.0, delta=1e-5, approver="b", expires=end
     )
     found = open_budget(tiny(NAMED), plan, run_id="one", public=False)
-    assert found.expires == end.isoformat()
+    assert [body["expires"] for _, body in found.entries()] == [end.isoformat()]
 
 
 BARE: list[dict[str, object]] = [

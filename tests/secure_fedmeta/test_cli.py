@@ -296,7 +296,7 @@ def test_a_budget_error_that_nobody_caught_is_a_failed_check(
     def exceeded(_: object) -> bool:
         raise BudgetExceeded("over", requested=2.0, granted=1.0, affordable_rounds=0)
 
-    monkeypatch.setattr(Aggregator, "affords_a_round", exceeded)
+    monkeypatch.setattr(Aggregator, "affordable_rounds", exceeded)
     ended = call("run", write(folder))
     assert (ended.code, ended.message) == (1, "over")
 

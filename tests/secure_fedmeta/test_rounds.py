@@ -222,7 +222,7 @@ def test_the_run_goes_on_after_every_kind_of_drop(tmp_path: Path) -> None:
 
 def test_what_the_grant_does_not_afford_is_never_opened(tmp_path: Path) -> None:
     federation = Federation(tmp_path, granted=0.5)
-    assert not federation.aggregator.affords_a_round()
+    assert federation.aggregator.affordable_rounds() == 0
     with pytest.raises(BudgetExceeded):
         federation.round(1)
     assert federation.events() == ()

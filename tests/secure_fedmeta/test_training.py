@@ -225,10 +225,10 @@ def test_the_budget_goes_over_runs_and_every_log_verifies(tmp_path: Path) -> Non
     assert [r.status for r in (first, second, third)] == ["completed", "completed", "budget"]
     assert all(accepted(result) for result in (first, second, third))
     assert first.report["privacy"]["spent_epsilon"] < second.report["privacy"]["spent_epsilon"]
-    (granted,) = bodies(second, "budget-granted")
-    assert [item["count"] for item in granted["prior"]] == [3]
-    assert granted["prior"][0]["event"] == assemble(tiny()).plan.event(4).to_json()
-    assert bodies(first, "budget-granted")[0]["prior"] == []
+    (spent,) = bodies(second, "budget-spent")
+    assert [item["count"] for item in spent["prior"]] == [3]
+    assert spent["prior"][0]["event"] == assemble(tiny()).plan.event(4).to_json()
+    assert bodies(first, "budget-spent") == []
     done = len(bodies(third, "round-release"))
     assert f"afforded {done} of 3 rounds" in third.report["notes"][0]
     assert len(default_ledger().events("people")) == 6 + done
@@ -240,9 +240,9 @@ def test_another_run_that_takes_the_rest_ends_this_one(
     """The last of a budget is charged between the look at it and the reservation."""
     grant(4.0)
     plan = assemble(tiny(POPULATION)).plan
-    affords = Aggregator.affords_a_round
+    affords = Aggregator.affordable_rounds
 
-    def then_rob(self: Aggregator) -> bool:
+    def then_rob(self: Aggregator) -> int:
         answer = affords(self)
         ledger = default_ledger()
         for index in range(100 if len(ledger.events("people")) == 1 else 0):
@@ -251,7 +251,7 @@ def test_another_run_that_takes_the_rest_ends_this_one(
             ledger.reserve("people", "thief", index, 1, plan.worst_event(), plan.digest())
         return answer
 
-    monkeypatch.setattr(Aggregator, "affords_a_round", then_rob)
+    monkeypatch.setattr(Aggregator, "affordable_rounds", then_rob)
     result = train(tmp_path, POPULATION)
     assert result.status == "budget"
     assert "afforded 1 of 3 rounds; stopped before round 2" in result.report["notes"][0]

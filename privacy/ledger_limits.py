@@ -1,0 +1,81 @@
+"""What grants allow: limits on counted events, each for one adversary or the worst of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from privacy.accountant import BUDGETED, Adversary, claimed_epsilon
+from privacy.errors import BudgetExceeded, LedgerError
+from privacy.events import Event
+from privacy.ledger_rows import WORST, Grant
+
+MAX_AFFORDABLE = 1_000_000
+
+
+def limited(grant: Grant) -> tuple[Adversary, ...]:
+    """The adversaries that a grant limits."""
+    return BUDGETED if grant.adversary is None else (grant.adversary,)
+
+
+def spent_of(grant: Grant, counts: Counter[Event]) -> float:
+    """What these events come to against the adversaries of this grant, as it is accounted for.
+
+    Raises:
+        EventRefused: events that cannot be composed.
+    """
+    return claimed_epsilon(counts, limited(grant), delta=grant.delta, order=grant.order)
+
+
+def check_fits(grant: Grant, event: Event) -> None:
+    """Raises LedgerError for an event of another unit than the grant's.
+
+    A relation other than the unit's is refused when events are composed; the first of a
+    population is composed with nothing and is compared here.
+    """
+    if event.unit is not grant.unit or event.relation is not grant.relation:
+        raise LedgerError(
+            f"an event of unit {event.unit} under {event.relation}, under a grant for unit "
+            f"{grant.unit} under {grant.relation}"
+        )
+
+
+def check_budget(grants: Sequence[Grant], counts: Counter[Event], event: Event) -> None:
+    """Raises BudgetExceeded where these events and one more would pass any of the limits."""
+    more = counts + Counter([event])
+    for grant in grants:
+        requested = spent_of(grant, more)
+        if not requested <= grant.epsilon:
+            fits = affordable(grants, counts, event)
+            raise BudgetExceeded(
+                f"population {grant.population!r} would have spent epsilon {requested:.4f} of "
+                f"{grant.epsilon!r} at delta {grant.delta!r} ({named(grant)}); {fits} more such "
+                "rounds fit",
+                requested=requested,
+                granted=grant.epsilon,
+                affordable_rounds=fits,
+            )
+
+
+def affordable(grants: Sequence[Grant], counts: Counter[Event], event: Event) -> int:
+    """How many more events like this all the limits allow, at most MAX_AFFORDABLE."""
+
+    def fits(rounds: int) -> bool:
+        total = counts + Counter({event: rounds})
+        return all(spent_of(grant, total) <= grant.epsilon for grant in grants)
+
+    low, high = 0, 1
+    while high <= MAX_AFFORDABLE and fits(high):
+        low, high = high, 2 * high
+    high = min(high, MAX_AFFORDABLE + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def named(grant: Grant) -> str:
+    """In words: against whom, and how it is added up."""
+    who = WORST if grant.adversary is None else grant.adversary.value
+    how = "fixed plan" if grant.order is None else f"filter at order {grant.order}"
+    return f"{who.replace('_', ' ')} adversary, {how}"

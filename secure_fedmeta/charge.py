@@ -1,0 +1,74 @@
+"""A client's own account: what it lets be taken from its data, whatever the aggregator affords.
+
+The aggregator's ledger limits a population over all runs that this aggregator charges. It says
+nothing of what another aggregator, or the same one with another ledger, takes from the same client.
+A client's own ledger does: before it computes anything from its data it reserves the round there,
+and without the reservation it does not answer.
+
+A client cannot tell how many others will be in the sum, so it charges the dearest event that its
+plan permits: `min_survivors` contributions. Sums of fewer are never opened; with more, more noise
+that nobody knows is in the sum, and every bound is smaller. A round that is aborted afterwards
+stays charged: whether its sum was opened, the client never learns for certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
+
+from crypto.errors import MessageRefused
+from privacy.errors import PrivacyError
+from privacy.ledger import Ledger
+from privacy.plan import PrivacyPlan
+
+STEP = "own ledger"
+
+
+class Charge(Protocol):
+    """Where a client charges each contribution."""
+
+    def reserve(self, *, round_index: int, attempt: int) -> None:
+        """Charge one contribution; durable when this returns, once for each round and attempt.
+
+        Raises:
+            MessageRefused: it is not affordable, or cannot be charged: nothing may be computed.
+        """
+        ...
+
+
+Charges: TypeAlias = Mapping[str, Charge] | None
+"""Client name -> where it charges; None: clients keep no ledger."""
+
+
+class Uncounted:
+    """No ledger: a client that counts the planned rounds of one run and nothing over runs."""
+
+    def reserve(self, *, round_index: int, attempt: int) -> None:
+        """Nothing is charged."""
+
+
+class OwnLedger:
+    """A ledger that belongs to the client.
+
+    Args:
+        ledger: the client's own.
+        population: its data, as the ledger names them.
+        run: names the client's part in the run; never used twice.
+        plan: the client's own copy of the plan.
+    """
+
+    def __init__(self, ledger: Ledger, population: str, run: str, plan: PrivacyPlan) -> None:
+        self._ledger = ledger
+        self._population = population
+        self._run = run
+        self._event = plan.worst_event()
+        self._digest = plan.digest()
+
+    def reserve(self, *, round_index: int, attempt: int) -> None:
+        """Charge the dearest event of the plan; see Charge."""
+        try:
+            self._ledger.reserve(
+                self._population, self._run, round_index, attempt, self._event, self._digest
+            )
+        except PrivacyError as error:
+            raise MessageRefused(None, STEP, str(error)) from error
