@@ -196,6 +196,19 @@ def test_rate_one_is_no_sampling_and_a_tiny_rate_costs_next_to_nothing() -> None
         assert nearly[:50] == pytest.approx(bounds[units - 1][:50], rel=1e-6)
 
 
+def test_several_units_are_bounded_the_other_way_round_too() -> None:
+    """At order 2 of four units at q = .04 the noise alone against the mixture is the larger bound.
+
+    Var t / t at its least, (1 - q)^4, from the second moments of the shifts.
+    """
+    rate, bounds = 0.04, [gaussian_rdp(1.0 / j) for j in range(1, 5)]
+    none = (1 - rate) ** 4
+    weights = [math.comb(4, j) * rate**j * (1 - rate) ** (4 - j) / (1 - none) for j in range(1, 5)]
+    second = sum(w * math.exp(b[0] / 2) for w, b in zip(weights, bounds, strict=True)) ** 2
+    expected = math.log1p((1 / none - 1 - (1 - none)) * (second - 1))
+    assert sampled_add_remove(bounds, rate)[0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_person_is_dearer_than_the_tight_figure_and_not_by_far() -> None:
     """k = 2 at q = .04, z = 1, T = 500, delta = 1e-5: 13.46 by dominating pairs of Gaussians."""
     bounds = [gaussian_rdp(1.0 / j) for j in (1, 2)]
