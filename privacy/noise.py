@@ -67,7 +67,7 @@ def discrete_gaussian(variance: float, size: int, rng: SecureRandom) -> Ints:
     Canonne, Kamath and Steinke 2020 ("The Discrete Gaussian for Differential Privacy"),
     Definition 1, with `variance` for their sigma^2. The variance of a draw is at most that, and
     less only where `variance` is below 1 or so. Sums of shares are close to a discrete Gaussian,
-    and not exactly one; the accounting pays for that (Kairouz, Liu and Steinke 2021, Theorem 1).
+    and not exactly one; the accounting pays for that (Kairouz, Liu and Steinke 2021).
 
     The support is cut off nowhere, and the exponent is rounded three times in float64, so that
     within 10 standard deviations each probability is off by a relative 1e-13 at most.
