@@ -76,11 +76,13 @@ def _clip_row(unit: NDArray[np.floating[Any]], bound: float, row: NDArray[np.flo
     slack = (unit.size + 8) * 2.0**-52
     # On the row's scale. 2^520 times any bound is above every norm: no larger factor is needed.
     limit = math.ldexp(bound, min(-exponent, 520))
+    over = norm * (1.0 + slack) > limit
+    factor = bound * (1.0 - 2.0 * slack) / norm if over else 1.0
     np.copyto(row, unit)
-    if norm * (1.0 + slack) > limit:
-        if exponent:
-            np.ldexp(row, -exponent, out=row)
-        row *= bound * (1.0 - 2.0 * slack) / norm
+    if over and exponent:
+        np.ldexp(row, -exponent, out=row)
+    # A row within the bound, zeros included, takes as long as one that is clipped.
+    row *= factor
 
 
 def round_stochastic(values: NDArray[np.float64], rng: SecureRandom) -> NDArray[np.int64]:

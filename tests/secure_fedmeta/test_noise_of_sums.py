@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS
+from privacy.events import Mechanism
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from tests.crypto.harness import Run, input_step, terms_for
@@ -25,19 +26,24 @@ CLIENTS, SURVIVORS, UNITS = 6, 4, 3
 SAMPLES = 20_000
 """A missing share of 6 changes the variance by 1/6; its standard error here is 1 %."""
 
-PLAN = PrivacyPlan.from_noise_multiplier(
-    noise_multiplier=6.0,
-    delta=1e-5,
-    rounds=10,
-    clip=1.0,
-    parameters=SAMPLES,
-    expected_units=CLIENTS * UNITS,
-    max_units_per_client=UNITS,
-    clients=CLIENTS,
-    min_survivors=SURVIVORS,
-    max_colluders=0,
-    person_units=1,
-)
+PLANS = {
+    mechanism: PrivacyPlan.from_noise_multiplier(
+        noise_multiplier=6.0,
+        delta=1e-5,
+        rounds=10,
+        clip=1.0,
+        parameters=SAMPLES,
+        expected_units=CLIENTS * UNITS,
+        max_units_per_client=UNITS,
+        clients=CLIENTS,
+        min_survivors=SURVIVORS,
+        max_colluders=0,
+        person_units=1,
+        mechanism=mechanism,
+    )
+    for mechanism in (Mechanism.SKELLAM, Mechanism.DISCRETE_GAUSSIAN)
+}
+PLAN = PLANS[Mechanism.SKELLAM]
 HOSTILE = np.stack(
     [
         np.full(SAMPLES, np.finfo(np.float32).max, dtype=np.float32),
@@ -66,13 +72,18 @@ def clipped_sum(clients: list[int]) -> NDArray[np.float64]:
 
 
 def opened(
-    protocol: str, silent: Mapping[int, int], *, shares: Mapping[int, int] | None = None
+    protocol: str,
+    silent: Mapping[int, int],
+    *,
+    plan: PrivacyPlan = PLAN,
+    shares: Mapping[int, int] | None = None,
 ) -> tuple[NDArray[np.float64], list[int]]:
     """The decoded sum of one attempt and whose vectors are in it.
 
     Args:
         protocol: a name of SECURE_SUMS.
         silent: the step from which on a client no longer answers.
+        plan: whose noise is added.
         shares: the key of each client's noise, where not its own.
     """
     ring = Ring.for_sum(
@@ -82,7 +93,7 @@ def opened(
         dimension=SAMPLES,
     )
     vectors = {
-        k: PLAN.encode(
+        k: plan.encode(
             units_of(k),
             SecureRandom.from_key(bytes([9, (shares or {}).get(k, k)]) * 16),
             round_index=0,
@@ -93,7 +104,7 @@ def opened(
         protocol, CLIENTS, length=SAMPLES, bits=ring.bits, threshold=4, min_survivors=SURVIVORS
     )
     done = Run(protocol, terms, vectors).drive(silent)
-    return PLAN.decode(done.total, round_index=0), list(done.contributors)
+    return plan.decode(done.total, round_index=0), list(done.contributors)
 
 
 def conforms(left: NDArray[np.float64], shares: float) -> bool:
@@ -104,11 +115,14 @@ def conforms(left: NDArray[np.float64], shares: float) -> bool:
     return abs(ratio - 1) <= norm.isf(ALPHA / 2) * math.sqrt(2 / SAMPLES)
 
 
+@pytest.mark.parametrize("mechanism", PLANS)
 @pytest.mark.parametrize("protocol", SECURE_SUMS)
 @pytest.mark.parametrize("lost", [0, 2])
-def test_opened_sums_carry_the_noise_of_their_contributors(protocol: str, lost: int) -> None:
+def test_opened_sums_carry_the_noise_of_their_contributors(
+    protocol: str, lost: int, mechanism: Mechanism
+) -> None:
     silent = {k: input_step(protocol) for k in range(3, 3 + lost)}
-    decoded, contributors = opened(protocol, silent)
+    decoded, contributors = opened(protocol, silent, plan=PLANS[mechanism])
     assert len(contributors) == CLIENTS - lost
     left = decoded - clipped_sum(contributors) / PLAN.expected_units
     assert conforms(left, len(contributors))
