@@ -285,7 +285,8 @@ class PrivacyPlan:
         elif users is not None:
             keep = keep[users]
         total = bounded_sum(
-            zero_unless(keep, vectors),
+            # At rate 1 every coin is true, and there is nothing to copy.
+            vectors if self.rate == 1.0 else zero_unless(keep, vectors),
             clip=self.clip,
             forward=self.basis(round_index).forward,
             scale=self.scale,
