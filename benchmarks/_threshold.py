@@ -15,7 +15,8 @@ from crypto.he_seal import Encryptor, scheme_for
 from crypto.threshold_key import KeyPart, KeyShare, common_polynomial, summed
 from crypto.threshold_messages import encode_answer
 from crypto.threshold_opening import Opener
-from crypto.threshold_parameters import ThresholdParameters, parameters_for
+from crypto.threshold_pads import pad_of, pair_key
+from crypto.threshold_parameters import ThresholdParameters, openings_of, parameters_for
 from crypto.threshold_sharing import deal
 
 Words = NDArray[np.uint64]
@@ -45,6 +46,11 @@ class Ours:
             x: KeyShare(self.parameters, summed([d[x].words for d in dealt], scheme.data_primes), x)
             for x in _ASKED
         }
+        halves = {x: os.urandom(32) for x in _ASKED}
+        self._pairs = {
+            x: {y: pair_key(bytes(32), {x: halves[x], y: halves[y]}) for y in _ASKED if y != x}
+            for x in _ASKED
+        }
         public = summed([part.public for part in parts], scheme.key_primes)
         self._encryptor = Encryptor(scheme_for(scheme), np.stack([public, a]))
         self._opener = Opener(self.parameters)
@@ -60,7 +66,10 @@ class Ours:
 
     def part(self, ciphertexts: Words, member: int = _ASKED[0]) -> Words:
         """One member's smudged part of the decryption."""
-        return self._shares[member].answer(ciphertexts[:, 1], _ASKED, os.urandom)
+        scheme = self.parameters.scheme
+        shape = ciphertexts[:, 1].shape
+        pad = pad_of(member, self._pairs[member], _ASKED, bytes(32), shape, scheme.data_primes)
+        return self._shares[member].answer(ciphertexts[:, 1], _ASKED, pad, os.urandom)
 
     def parts(self, ciphertexts: Words) -> list[Words]:
         """Those of all members that are asked."""
@@ -80,7 +89,7 @@ class Ours:
             "prime_bits": [q.bit_length() for q in chosen.scheme.key_primes],
             "smudging_bits": round(math.log2(chosen.smudging), 2),
             "hiding_log2": round(chosen.hiding_log2, 4),
-            "answers_counted": chosen.answers,
+            "sets_counted": openings_of(MEMBERS, THRESHOLD),
             "part_bytes_per_value": round(
                 len(encode_answer(parts[0], chosen.scheme)) / self._values.size, 3
             ),

@@ -61,7 +61,8 @@ _NOTES: Final = (
     ),
     (
         "Answers of members hide everything but the sum up to a statistical distance of 2^-40 over"
-        " all answers under one key, which is fresh for each attempt."
+        " all that may be opened under one key, which is fresh for each attempt. Streams of AES-256"
+        " that two members share, and that cancel in a set, hide each answer by itself."
     ),
     (
         "Every member opens only what was logged as it is opened: it sees the intent in the signed"

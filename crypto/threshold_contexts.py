@@ -41,6 +41,16 @@ def context_under(terms: Terms, key: bytes) -> bytes:
     return terms.ctx2(digest_of_key(key), GRAPH)
 
 
+def context_of_pads(context: bytes, held: bytes) -> bytes:
+    """What the pads of answers are for: the test of a key, or the sum that members hold.
+
+    Args:
+        context: of the check.
+        held: encoded, empty for the test.
+    """
+    return tagged_digest(_LABEL + "pads", context, held)
+
+
 def digest_of_key(key: bytes) -> bytes:
     """What members sign of an encoded key, 32 bytes."""
     return tagged_digest(_LABEL + "key", key)

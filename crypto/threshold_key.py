@@ -7,8 +7,9 @@ over the primes of the ciphertexts (threshold_sharing), and the sum of the share
 is its share of the key.
 
 A set S of t members decrypts (c0, c1): member i multiplies c1 with its share times its Lagrange
-coefficient in S, both transformed, THEN adds smudging (threshold_parameters); the answers add up
-to c1 s + noise. The other order would scale the noise with the coefficient.
+coefficient in S, both transformed, THEN adds smudging (threshold_parameters) and its pad in S
+(threshold_pads), which cancels in the set; the answers add up to c1 s + noise. With smudging first
+the coefficient would scale it.
 """
 
 from __future__ import annotations
@@ -94,33 +95,38 @@ class KeyShare:
     def __repr__(self) -> str:
         return f"KeyShare(point={self._point}, redacted)"
 
-    def answer(self, seconds: Words, points: Sequence[int], rand: Rand) -> Words:
+    def answer(self, seconds: Words, points: Sequence[int], pad: Words, rand: Rand) -> Words:
         """Smudged parts of the decryptions of c1 polynomials, as a member of a set.
 
         Args:
             seconds: [count, data primes, N] words, not transformed.
             points: those of the set of members, this one's among them, `threshold` of them.
-            rand: randomness of the smudging, fresh at every call: with the same for two sets, the
-                difference of the answers would be a known multiple of the share.
+            pad: this member's in the set, [count, data primes, N].
+            rand: randomness of the smudging, fresh at every call: without pads, the same for two
+                sets would leave a known multiple of the share in their difference.
 
         Returns:
-            [count, data primes, N] transformed words, uniform to everybody else.
+            [count, data primes, N] transformed words, uniform to everybody else but for the sum of
+            those of the set.
         """
         factor = self._times_weight(points)
         found = np.empty_like(seconds)
-        for row, second in zip(found, seconds, strict=True):
+        for row, second, mask in zip(found, seconds, pad, strict=True):
             pair = self._transform.forward(np.stack([second, self._smudging(rand)]))
-            row[:] = self._smudged(factor, pair[0], pair[1])
+            row[:] = self._smudged(factor, pair[0], pair[1], mask)
         return found
 
-    def answer_transformed(self, second: Words, points: Sequence[int], rand: Rand) -> Words:
+    def answer_transformed(
+        self, second: Words, points: Sequence[int], pad: Words, rand: Rand
+    ) -> Words:
         """The same for one polynomial that is transformed already, [data primes, N]."""
         smudging = self._smudging(rand)
         noise = self._transform.forward(np.stack([smudging, smudging]))[0]
-        return self._smudged(self._times_weight(points), second, noise)
+        return self._smudged(self._times_weight(points), second, noise, pad)
 
-    def _smudged(self, factor: Multiplier, second: Words, noise: Words) -> Words:
-        return add(factor.times(second), noise, column(self._scheme.data_primes))
+    def _smudged(self, factor: Multiplier, second: Words, noise: Words, pad: Words) -> Words:
+        columns = column(self._scheme.data_primes)
+        return add(add(factor.times(second), noise, columns), pad, columns)
 
     def _smudging(self, rand: Rand) -> Words:
         scheme = self._scheme

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import KeyRefused, Malformed
 from crypto.hybrid import HybridKey
-from crypto.keys import Identity, Rand, draw
+from crypto.keys import KEY_BYTES, Identity, Rand, Secret, draw
 from crypto.masking_keys import Channel
 from crypto.terms import Terms
 from crypto.threshold_checks import check_checks, checked_part, point_of
@@ -41,6 +41,7 @@ from crypto.threshold_messages import (
     encode_part,
     encode_sized_and_bundle,
 )
+from crypto.threshold_pads import pair_key
 from crypto.threshold_parameters import ThresholdParameters
 from crypto.threshold_sharing import Share, combinations, deal
 
@@ -64,21 +65,38 @@ class Committed:
 
 @dataclass(frozen=True, repr=False)
 class Dealt:
-    """After dealing: the channel's key, what all committed to, and the member's own share."""
+    """After dealing: the channel's key, what all committed to, the member's own share.
+
+    Attributes:
+        channel: the key that shares are sealed to.
+        commitments: payloads by member.
+        own: the share that the member dealt to itself.
+        halves: what it drew of each pair key, by the other member.
+    """
 
     channel: HybridKey
     commitments: dict[int, bytes]
     own: Share
+    halves: dict[int, Secret]
 
 
 @dataclass(frozen=True, repr=False)
 class Checked:
-    """After the check: the key, whose parts are in it, and the member's share of it."""
+    """After the check: the key, whose parts are in it, and the member's share of it.
+
+    Attributes:
+        context: of the check.
+        dealers: whose parts are in the key.
+        key: encoded.
+        share: the member's share of the secret key.
+        pairs: the keys of its pads, by the other member.
+    """
 
     context: bytes
     dealers: Set
     key: bytes
     share: KeyShare
+    pairs: dict[int, Secret]
 
 
 Phase = Committed | Dealt | Checked
@@ -137,19 +155,19 @@ class KeyMaker:
         points = {k: point_of(self._terms.roster, k) for k in commitments}
         threshold = self._parameters.threshold
         shares = deal(phase.secret, list(points.values()), threshold, self._primes, self._rand)
+        halves = {k: Secret(draw(self._rand)) for k in commitments if k != self._index}
         sealed = {
             k: channel.seal(
                 Commitment.decode(commitments[k]).channel,
                 k,
-                shares[points[k]].encode(self._primes),
+                halves[k].reveal() + shares[points[k]].encode(self._primes),
             )
-            for k in commitments
-            if k != self._index
+            for k in halves
         }
         dealing = Dealing(phase.part, {k: digest_of_share(sealed[k]) for k in sealed})
         public = self._sealed(Step.THRESHOLD_DEALING, context, dealing.encode(), EVERYBODY)
         answer = encode_sized_and_bundle(public, sealed)
-        made = Dealt(phase.channel, commitments, shares[points[self._index]])
+        made = Dealt(phase.channel, commitments, shares[points[self._index]], halves)
         return self._sealed(Step.THRESHOLD_DEAL, context, answer, AGGREGATOR), made, context
 
     def check(self, payload: memoryview, phase: Dealt, context: bytes) -> tuple[bytes, Checked]:
@@ -161,6 +179,7 @@ class KeyMaker:
         if sealed.keys() != dealings.keys() - {self._index}:
             raise Malformed("the shares are not those of the dealers")
         parts, shares, complaints = [], {self._index: phase.own}, []
+        pairs: dict[int, Secret] = {}
         for dealer, dealing in dealings.items():
             decoded = Dealing.decode(dealing)
             parts.append(
@@ -171,9 +190,12 @@ class KeyMaker:
             if digest_of_share(sealed[dealer]) != decoded.digests.get(self._index):
                 raise Malformed(f"the share of member {dealer} is not the one that it dealt")
             try:
-                shares[dealer] = self._share(phase, context, dealer, sealed[dealer])
+                half, shares[dealer] = self._share(phase, context, dealer, sealed[dealer])
             except (Malformed, KeyRefused):
                 complaints.append(dealer)
+                continue
+            halves = {dealer: half, self._index: phase.halves[dealer].reveal()}
+            pairs[dealer] = pair_key(context, halves)
         own_context = context_of_check(context, dealings)
         check = Check(tuple(complaints), {})
         if not complaints:
@@ -183,7 +205,7 @@ class KeyMaker:
         words = summed((share.words for share in shares.values()), self._primes)
         share = KeyShare(self._parameters, words, point_of(self._terms.roster, self._index))
         key = encode_key(self._parameters, summed(parts, self._scheme.key_primes))
-        made = Checked(own_context, tuple(sorted(dealings)), key, share)
+        made = Checked(own_context, tuple(sorted(dealings)), key, share, pairs)
         return self._sealed(Step.THRESHOLD_CHECK, own_context, check.encode(), EVERYBODY), made
 
     def sign(self, messages: dict[int, bytes], phase: Checked) -> bytes:
@@ -196,10 +218,15 @@ class KeyMaker:
         endorsed = Endorsement(digest_of_key(phase.key), phase.dealers, tuple(sorted(checks)))
         return self._sealed(Step.THRESHOLD_KEY, self.context, endorsed.encode(), EVERYBODY)
 
-    def _share(self, phase: Dealt, context: bytes, dealer: int, sealed: bytes) -> Share:
+    def _share(
+        self, phase: Dealt, context: bytes, dealer: int, sealed: bytes
+    ) -> tuple[bytes, Share]:
+        """The dealer's half of a pair key, and the share that it dealt."""
         channel = Channel(context, phase.channel, self._index)
         peer = Commitment.decode(phase.commitments[dealer]).channel
-        return Share.decode(channel.open(peer, dealer, sealed), self._primes, self._scheme.degree)
+        opened = channel.open(peer, dealer, sealed)
+        share = Share.decode(opened[KEY_BYTES:], self._primes, self._scheme.degree)
+        return opened[:KEY_BYTES], share
 
     def _opened(self, payload: memoryview, step: Step, context: bytes) -> dict[int, bytes]:
         return self._opened_all(decode_bundle(payload), step, context)

@@ -2,13 +2,16 @@
 
 Format: kind u8, then
     1  channel secret 32 bytes | part | words of s_i
-    2  channel secret 32 bytes | bundle of commitments | own share behind its length
-    3  context 32 bytes | set of dealers | key behind its length | words of the share
+    2  channel secret 32 bytes | bundle of commitments | own share behind its length | bundle of
+       halves of pair keys
+    3  context 32 bytes | set of dealers | key behind its length | words of the share | bundle of
+       pair keys
 and kind 0 where nothing has begun.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from crypto.codec import Reader, Writer
@@ -16,7 +19,7 @@ from crypto.envelope import CONTEXT_BYTES
 from crypto.errors import Malformed
 from crypto.he_words import pack_polynomials, unpack_polynomials
 from crypto.hybrid import HybridKey
-from crypto.keys import KEY_BYTES
+from crypto.keys import KEY_BYTES, Secret
 from crypto.residues import Words
 from crypto.threshold_key import KeyShare
 from crypto.threshold_keygen import CHANNEL, Checked, Committed, Dealt, Phase
@@ -37,10 +40,11 @@ def write_phase(writer: Writer, phase: Phase | None, parameters: ThresholdParame
         writer.sized(pack_polynomials(phase.secret, primes))
     elif isinstance(phase, Dealt):
         writer.u8(_DEALT).fixed(phase.channel.reveal(), KEY_BYTES).bundle(phase.commitments)
-        writer.sized(phase.own.encode(primes))
+        writer.sized(phase.own.encode(primes)).bundle(_revealed(phase.halves))
     else:
         writer.u8(_CHECKED).fixed(phase.context, CONTEXT_BYTES).indices(phase.dealers)
         writer.sized(phase.key).sized(pack_polynomials(phase.share.words, primes))
+        writer.bundle(_revealed(phase.pairs))
 
 
 def read_phase(reader: Reader, parameters: ThresholdParameters, point: int) -> Phase | None:
@@ -62,9 +66,21 @@ def read_phase(reader: Reader, parameters: ThresholdParameters, point: int) -> P
         channel = HybridKey(reader.fixed(KEY_BYTES), CHANNEL)
         commitments = reader.bundle()
         own = Share.decode(reader.sized(), scheme.data_primes, scheme.degree)
-        return Dealt(channel, commitments, own)
+        return Dealt(channel, commitments, own, _secrets(reader))
     context, dealers, key = reader.fixed(CONTEXT_BYTES), reader.indices(), reader.sized()
-    return Checked(context, dealers, key, KeyShare(parameters, _words(reader, parameters), point))
+    share = KeyShare(parameters, _words(reader, parameters), point)
+    return Checked(context, dealers, key, share, _secrets(reader))
+
+
+def _revealed(secrets: Mapping[int, Secret]) -> dict[int, bytes]:
+    return {k: secret.reveal() for k, secret in secrets.items()}
+
+
+def _secrets(reader: Reader) -> dict[int, Secret]:
+    found = {k: Secret(value) for k, value in reader.bundle().items()}
+    if any(len(secret.reveal()) != KEY_BYTES for secret in found.values()):
+        raise Malformed(f"a key of a pair does not have {KEY_BYTES} bytes")
+    return found
 
 
 def _words(reader: Reader, parameters: ThresholdParameters) -> Words:

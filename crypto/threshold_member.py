@@ -3,8 +3,8 @@
 What it answers for is fixed once: the ciphertexts of distinct clients, signed by them, at least
 min_survivors, with evidence of the logged intent; it adds them itself, and refuses another set.
 Every answer carries fresh smudging and is kept, under the set of members that it was given for,
-before it is handed over: the same question gets the same bytes again. Noise that followed from the
-question alone would leave, in the difference of two answers, a known multiple of the share.
+before it is handed over: the same question gets the same bytes again. Its pad makes an answer worth
+nothing without those of its set; what a set opens is what the smudging hides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from crypto.protocol import IntentCheck, check_intent
 from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
 from crypto.threshold_checks import point_of
-from crypto.threshold_contexts import context_of_key, context_under, digest_of_sum
+from crypto.threshold_contexts import (
+    context_of_key,
+    context_of_pads,
+    context_under,
+    digest_of_sum,
+)
 from crypto.threshold_key import common_polynomial
 from crypto.threshold_keygen import Checked, Committed, Dealt, KeyMaker, Phase
 from crypto.threshold_keygen_state import read_phase, write_phase
@@ -38,6 +43,7 @@ from crypto.threshold_messages import (
     encode_answer,
     encode_sized_and_sized,
 )
+from crypto.threshold_pads import pad_of
 from crypto.threshold_parameters import choose
 
 Words = NDArray[np.uint64]
@@ -224,7 +230,8 @@ class ThresholdMember:
         a = common_polynomial(self._maker.context, scheme)[: len(scheme.data_primes)]
 
         def make(members: Set) -> bytes:
-            answer = phase.share.answer_transformed(a, self._points(members), self._rand)
+            pad = self._pad(phase, members, context_of_pads(phase.context, b""), 1)[0]
+            answer = phase.share.answer_transformed(a, self._points(members), pad, self._rand)
             return encode_answer(answer[None], scheme)
 
         answers = self._tests.give(sets, make)
@@ -257,14 +264,16 @@ class ThresholdMember:
         return seal(self._identity, heading, held.encode())
 
     def _part(self, payload: memoryview) -> bytes:
-        phase, seconds = self._checked(), self._seconds
-        if seconds is None:
+        phase, held, seconds = self._checked(), self._held, self._seconds
+        if held is None or seconds is None:
             raise OutOfOrder("there is nothing to answer for")
         sets = decode_sets(payload)
         self._check_sets(sets, phase.dealers)
 
         def make(members: Set) -> bytes:
-            answer = phase.share.answer(seconds, self._points(members), self._rand)
+            context = context_of_pads(phase.context, held.encode())
+            pad = self._pad(phase, members, context, len(seconds))
+            answer = phase.share.answer(seconds, self._points(members), pad, self._rand)
             return encode_answer(answer, self._parameters.scheme)
 
         heading = Heading(
@@ -287,6 +296,11 @@ class ThresholdMember:
                 raise Malformed(f"set {members}; allowed: {wanted} of the members {allowed}")
             if self._index not in members:
                 raise Malformed(f"set {members} does not have this member in it")
+
+    def _pad(self, phase: Checked, members: Set, context: bytes, count: int) -> Words:
+        scheme = self._parameters.scheme
+        shape = (count, len(scheme.data_primes), scheme.degree)
+        return pad_of(self._index, phase.pairs, members, context, shape, scheme.data_primes)
 
     def _points(self, members: Set) -> list[int]:
         return [point_of(self._terms.roster, k) for k in members]

@@ -8,17 +8,22 @@ with ternary secrets (HomomorphicEncryption.org security standard, table 1).
 Exact: q > 2 T (E + t B), with T = 2^(lanes * lane) the plaintext modulus, E the bound of the noise
 in a sum (noise_bound) and t B that of t answers.
 
-Hidden: whoever sees the answers of an honest member sees, for each coefficient, noise + smudging
-where a simulator that knows the sum alone would give smudging. Uniform on [-B, B] and the same
-shifted by v are |v| / (2B + 1) apart in statistical distance; over a random v, given everything
-else, the mean of that. So with K coefficients answered under one key the two views are at most
+Hidden: the answers of the honest members of a set are uniform but for their sum (threshold_pads:
+AES stands behind this). It is c1 s less the known parts of the others, plus smudging, so that for
+each coefficient there is noise + smudging where a simulator that knows the sum of the vectors alone
+would give smudging. Uniform on [-B, B] and the same shifted by v are |v| / (2B + 1) apart in
+statistical distance, and further smudging does not take them apart; over a random v, given
+everything else, the mean of that. So with K coefficients opened under one key the two views are at
+most
 
     K E|v| / (2B + 1)  <=  2^-40
 
-apart, and B is the least integer for which this holds. K counts every coefficient of every
-answer: of each ciphertext once for each of the sets of members that a member ever answers in
-(m - t + 1), and of the test of the key (2 (m - t + 1) answers at one polynomial). Members draw
-their parts of the key honestly: a part that is too large is noise that this bound does not know.
+apart, and B is the least integer for which this holds. K counts every coefficient of every set that
+may ever be opened, by whatever an aggregator asks. A member answers in L = m - t + 1 sets at most.
+With c < t members on the aggregator's side a set has t - c honest ones at least, all of which must
+answer in it: at most L (m - c) / (t - c) <= L^2 sets. Each opens every ciphertext; of the test of
+the key, at one polynomial, there are twice as many. Members draw their parts of the key honestly: a
+part that is too large is noise that this bound does not know.
 """
 
 from __future__ import annotations
@@ -85,6 +90,11 @@ class ThresholdParameters:
 def answers_of(members: int, threshold: int) -> int:
     """One answer, and another for each member that may be lost: m - t + 1."""
     return members - threshold + 1
+
+
+def openings_of(members: int, threshold: int) -> int:
+    """Sets that fewer than t members and an aggregator get opened at most: (m - t + 1)^2."""
+    return answers_of(members, threshold) ** 2
 
 
 def choose(terms: Terms) -> ThresholdParameters:
@@ -160,8 +170,7 @@ def parameters_for(
 
 def smudging_for(clients: int, members: int, threshold: int, ciphertexts: int) -> tuple[int, float]:
     """The least B that hides the noise, and log2 of the distance that is left."""
-    answers = answers_of(members, threshold)
-    coefficients = DEGREE * (answers * ciphertexts + 2 * answers)
+    coefficients = DEGREE * openings_of(members, threshold) * (ciphertexts + 2)
     leak = coefficients * mean_noise(clients, members)
     smudging = max(math.ceil(leak * 2.0**-HIDING_LOG2 * _MARGIN / 2), _LEAST_SMUDGING)
     return smudging, math.log2(leak) - math.log2(2 * smudging + 1)

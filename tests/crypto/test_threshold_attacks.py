@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ import crypto.threshold_member
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal
 from crypto.errors import Malformed, MessageRefused, SumAborted, TermsRefused
 from crypto.he_messages import OpenRequest, decode_ciphertexts, encode_ciphertexts
-from crypto.he_packing import from_coefficients
+from crypto.he_packing import from_coefficients, to_coefficients
 from crypto.he_seal import Rounder, scheme_for
 from crypto.he_transform import transform_for
 from crypto.protocol import Outgoing, Ready
-from crypto.residues import Multiplier, Words, add, column, hashed, subtract
+from crypto.residues import Multiplier, Words, add, column, hashed, reduced, subtract
 from crypto.secure_sum import SECURE_SUMS, SumOfficer
 from crypto.threshold_contexts import context_of_key, context_under, digest_of_key, digest_of_share
-from crypto.threshold_key import KeyPart, common_polynomial
+from crypto.threshold_key import KeyPart, common_polynomial, summed
 from crypto.threshold_keygen import Checked
 from crypto.threshold_member import ThresholdMember
 from crypto.threshold_messages import (
@@ -113,6 +114,18 @@ def asked(run: Run, k: int, sets: tuple[tuple[int, ...], ...]) -> bytes:
     return seal(identity(0), heading, encode_sets(sets))
 
 
+def no_pad(
+    member: int,
+    keys: object,
+    members: object,
+    context: bytes,
+    shape: tuple[int, int, int],
+    primes: object,
+) -> Words:
+    """The pad of a build without pads."""
+    return np.zeros(shape, dtype=np.uint64)
+
+
 @dataclass
 class Twisted:
     """A member whose answers to one step are changed, and signed by it, before they leave."""
@@ -158,8 +171,12 @@ def recovered_share(run: Run, k: int) -> Words:
     return found
 
 
-def test_smudging_that_follows_from_the_ciphertexts_gives_the_share_away() -> None:
+def test_smudging_that_follows_from_the_ciphertexts_gives_the_share_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without pads, so that smudging stands alone."""
     k = FIRST
+    monkeypatch.setattr(crypto.threshold_member, "pad_of", no_pad)
     run = committee_at_part(os.urandom)
     assert (recovered_share(run, k) == share_of(run, k)).mean() < 0.01
     weak = committee_at_part(None)
@@ -221,6 +238,105 @@ def test_the_same_set_gets_the_same_bytes_and_there_is_a_limit() -> None:
     for wrong in ((k, k + 1), (k + 1, k + 2, k + 3), (1, 2, k), (k, k + 1, 99)):
         with pytest.raises(MessageRefused, match="set"):
             run.officers[k].step(asked(run, k, (wrong,)))
+
+
+# --- answers apart --------------------------------------------------------------------------------
+
+
+def key_from_one_answer(run: Run, opened: np.ndarray) -> Words:
+    """What t - 1 members make of the answer that another one gave in a set without them.
+
+    Its answer is r c1 (s - known) + smudging, where r = a / b is the quotient of its coefficients
+    in the two sets, so that b times it tells a v modulo b, v being the noise: of the sum, and once
+    b is large enough all of it, whatever the smudging.
+    """
+    parameters = choose(run.terms)
+    scheme, primes = parameters.scheme, parameters.scheme.data_primes
+    modulus, degree = math.prod(primes), scheme.degree
+    curious, i, asked_for = (3, 5, 6), 7, (1, 2, 4, 7)
+    own = (*curious, i)
+    answer = decode_answers(
+        memoryview(
+            payload_of(
+                run.officers[CLIENTS + i].step(
+                    asked(run, CLIENTS + i, (tuple(CLIENTS + x for x in asked_for),))
+                )
+            )
+        ),
+        1,
+        1,
+        scheme,
+    )[0][0]
+    total_of = run.aggregator._total  # type: ignore[attr-defined]
+    first, second = total_of[0]
+    transform = transform_for(degree, primes)
+    second = transform.forward(np.stack([second] * 2))[0]
+    known = np.zeros_like(answer)
+    for j in curious:
+        part = Multiplier(share_of(run, CLIENTS + j), primes).times(second)
+        known = add(known, times(part, coefficient(own, j), primes), column(primes))
+    coefficients = to_coefficients(opened, scheme)[0]
+    plain_bits = scheme.plain_bits
+    scaled = [(modulus * int(c) + (1 << plain_bits - 1)) >> plain_bits for c in coefficients]
+    message = np.array([[v % p for v in scaled] for p in primes], dtype=np.uint64)
+    message = subtract(message, first, column(primes))  # c1 s less the noise
+    ratio = coefficient(asked_for, i) / coefficient(own, i)
+    a, b = ratio.numerator, ratio.denominator
+    left = times(transform.backward(np.stack([answer] * 2))[0], Fraction(b), primes)
+    less = subtract(message, transform.backward(np.stack([known] * 2))[0], column(primes))
+    rest = centred(subtract(left, times(less, Fraction(a), primes), column(primes)), primes)
+    noise = [int(z) * pow(a, -1, b) % b for z in rest]
+    noise = np.array([v - b if v > b // 2 else v for v in noise], dtype=np.int64)
+    whole = add(message, reduced(noise, primes), column(primes))
+    whole = transform.forward(np.stack([whole] * 2))[0]
+    return np.stack([quotient(*rows) for rows in zip(whole, second, primes, strict=True)])
+
+
+def quotient(left: Words, right: Words, prime: int) -> Words:
+    """Word by word modulo a prime."""
+    pairs = zip(left, right, strict=True)
+    return np.array([int(x) * pow(int(y), -1, prime) % prime for x, y in pairs], dtype=np.uint64)
+
+
+def coefficient(points: tuple[int, ...], x: int) -> Fraction:
+    """The Lagrange coefficient as the rational number that it is."""
+    return math.prod((Fraction(-y, x - y) for y in points if y != x), start=Fraction(1))
+
+
+def times(words: Words, factor: Fraction, primes: tuple[int, ...]) -> Words:
+    """Words times a rational number, modulo every prime."""
+    scale = [[factor.numerator * pow(factor.denominator, -1, p) % p] for p in primes]
+    return Multiplier(np.array(scale, dtype=np.uint64), primes).times(words)
+
+
+def centred(words: Words, primes: tuple[int, ...]) -> np.ndarray:
+    modulus, value = math.prod(primes), np.zeros(words.shape[-1], dtype=object)
+    for row, prime in zip(words, primes, strict=True):
+        rest = modulus // prime
+        value = (value + row.astype(object) * (rest * pow(rest, -1, prime))) % modulus
+    return np.where(value > modulus // 2, value - modulus, value)
+
+
+def test_fewer_than_the_threshold_do_not_get_the_key_from_what_others_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three of seven, curious only, with an aggregator that is too; four open a sum."""
+
+    def attempt() -> tuple[Words, Words]:
+        run = committee(7, 4)
+        until(run, PART)
+        primes = choose(run.terms).scheme.data_primes
+        points = (1, 2, 3, 4)
+        parts = [times(share_of(run, CLIENTS + x), coefficient(points, x), primes) for x in points]
+        secret = summed(parts, primes)
+        opened = total(run.terms, run.vectors, run.terms.cohort)
+        return key_from_one_answer(run, opened), secret
+
+    found, secret = attempt()
+    assert (found == secret).mean() < 0.01
+    monkeypatch.setattr(crypto.threshold_member, "pad_of", no_pad)
+    found, secret = attempt()
+    np.testing.assert_array_equal(found, secret)
 
 
 # --- a member that lies ---------------------------------------------------------------------------
