@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from crypto.errors import MessageRefused
+from privacy.accountant import spend
 from privacy.errors import BudgetExceeded
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
@@ -16,8 +17,10 @@ from secure_fedmeta.charge import Charge, OwnLedger, Uncounted
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.training import RunResult, run
+from secure_fedmeta.vault import MemoryVault
 from secure_fedmeta.verification import verify_run
 from tests.secure_fedmeta.federation import CLIENTS, Federation, tiny
+from tests.secure_fedmeta.restarts import endpoint, reborn
 
 NAMES = [f"client-{i:03d}" for i in range(CLIENTS)]
 
@@ -61,8 +64,6 @@ def grant(ledger: Ledger, plan: PrivacyPlan, name: str, rounds: int) -> None:
 
 
 def _epsilon_of(plan: PrivacyPlan, rounds: int) -> float:
-    from privacy.accountant import spend
-
     return spend([plan.worst_event()] * rounds, delta=plan.delta).worst
 
 
@@ -144,6 +145,34 @@ def test_a_moment_is_never_charged_twice_nor_answered_again(
     with pytest.raises(MessageRefused, match="reserved before"):
         account.reserve(round_index=1, attempt=1)
     assert len(ledger.events("c")) == 1
+
+
+def test_a_client_cut_off_after_its_charge_never_answers_that_moment(
+    tmp_path: Path, ledger: Ledger, plan: PrivacyPlan
+) -> None:
+    """Its answer was lost before it was durable: the charge stays, no second noise is drawn."""
+    grant(ledger, plan, NAMES[0], 3)
+    charges: dict[str, Charge] = {name: Uncounted() for name in NAMES}
+    charges[NAMES[0]] = own(ledger, NAMES[0], plan)
+    federation = Federation(tmp_path, charges=charges)
+    vault = MemoryVault()
+
+    class CutOff:
+        def handle(self, message: bytes) -> bytes:
+            before, charged = vault.get(), len(ledger.events(NAMES[0]))
+            reply = reborn(federation.parties.clients[1], vault).handle(message)
+            if len(ledger.events(NAMES[0])) == charged:
+                return reply
+            vault.put(before)
+            return reborn(federation.parties.clients[1], vault).handle(message)
+
+    endpoint(federation, 1, CutOff())
+    outcome = federation.round(1)
+    assert isinstance(outcome, Release)
+    assert outcome.survivors == CLIENTS - 1
+    ((client, error),) = federation.refused
+    assert (client, "reserved before" in str(error)) == (1, True)
+    assert len(ledger.events(NAMES[0])) == 1
 
 
 @pytest.mark.parametrize("trouble", ["exceeded", "no grant", "locked"])
