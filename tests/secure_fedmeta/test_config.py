@@ -48,7 +48,7 @@ def privacy_sections(draw: st.DrawFn) -> dict[str, Any]:
             delta=st.floats(0, 1, exclude_min=True, exclude_max=True),
             clip=POSITIVE,
             max_units_per_client=COUNTS,
-            person_units=COUNTS,
+            person_units=st.integers(1, 1000),
         )
     )
     return {**extra, **required}
