@@ -1,7 +1,7 @@
-"""The averaging baseline of the closing table: FedAvg under the very same plan, on public data.
+"""Training on public data under the very same plan: the averaging baseline, candidates of a search.
 
 Same tasks, clipping, integers, noise and server rule as the run; only the secure sum is left out,
-because adding integers in clear gives the same sum. It is a second use of the training data. On
+because adding integers in clear gives the same sum. It is a further use of the training data. On
 data that are declared public nothing is charged for it; on any other data it is not run.
 """
 
@@ -26,6 +26,7 @@ def train_in_clear(
     optimiser: ServerOptimiser,
     initial: torch.Tensor,
     noise: Callable[[str], SecureRandom],
+    done: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
     """Train for the plan's rounds with every client present.
 
@@ -36,6 +37,7 @@ def train_in_clear(
         optimiser: the server's rule.
         initial: initial parameters `[d] float32`.
         noise: client name -> its source of noise.
+        done: told each round that ended.
 
     Returns:
         The released model `[d] float32`.
@@ -51,4 +53,5 @@ def train_in_clear(
             )
         average = plan.decode(total, round_index=round_index)
         state = optimiser.update(state, torch.from_numpy(average))
+        done(round_index)
     return state.average.to(torch.float32)

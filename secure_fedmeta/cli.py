@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secure_fedmeta.cli_ledger import Json, ledger_app
+from secure_fedmeta.cli_tune import tune
 
 if TYPE_CHECKING:
     from privacy.plan import PrivacyPlan
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(ledger_app, name="ledger")
+app.command()(tune)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from pydantic import (
     FiniteFloat,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -55,6 +56,9 @@ class DataConfig(_Section):
         (),
         strict=False,  # TOML has arrays, no tuples; the names inside stay strict
         description="clients that never train and are scored; () takes the source's own choice",
+    )
+    unused: tuple[str, ...] = Field(
+        (), strict=False, description="clients that neither train nor are scored"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="the source's own options")
 
@@ -211,6 +215,60 @@ class LedgerConfig(_Section):
     client_url: str | None = None
 
 
+TUNABLE = {
+    "model": ("name", "hidden"),
+    "learner": ("algorithm", "inner_steps", "inner_lr"),
+    "server": ("optimiser", "lr", "average_from"),
+    "privacy": ("clip",),
+    "compression": ("value_bits", "rotate", "kind", "keep"),
+}
+"""What candidates may differ in: neither the rounds, nor the tasks, nor how they are scored."""
+
+
+class TuneConfig(_Section):
+    """What `fedmeta tune` tries and on whom it is scored; a run takes no notice of it."""
+
+    validation: tuple[str, ...] = Field(
+        strict=False,
+        min_length=1,
+        description="training clients that train in no candidate and score each of them",
+    )
+    public_validation: bool = Field(
+        False, description="declares that scores on the validation clients may be shown"
+    )
+    search: Literal["grid", "random"] = "grid"
+    candidates: Count | None = Field(
+        None, description="random alone: how many different candidates are drawn"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="random alone: public seed of the draw; not a privacy parameter"
+    )
+    settings: dict[
+        str, dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]]
+    ] = Field(min_length=1, description="section -> setting -> the values to try")
+
+    @field_validator("settings")
+    @classmethod
+    def _tunable(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        known = {f"{section}.{name}" for section, names in TUNABLE.items() for name in names}
+        for section, values in settings.items():
+            for name, choices in values.items():
+                if f"{section}.{name}" not in known:
+                    raise ValueError(
+                        f"{section}.{name} is the same for every candidate, so that their scores "
+                        f"compare; allowed: {', '.join(sorted(known))}"
+                    )
+                if any(value in choices[:i] for i, value in enumerate(choices)):
+                    raise ValueError(f"{section}.{name} names a value twice")
+        return settings
+
+    @model_validator(mode="after")
+    def _draws(self) -> TuneConfig:
+        if (self.search == "random") != (self.candidates is not None):
+            raise ValueError('set candidates with search = "random", and only with it')
+        return self
+
+
 class NotPrivateConfig(_Section):
     """Replaces every secret by one seed. The run is marked as not private everywhere."""
 
@@ -233,6 +291,7 @@ class Config(_Section):
     compute: ComputeConfig = ComputeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     ledger: LedgerConfig = LedgerConfig()
+    tune: TuneConfig | None = None
     not_private: NotPrivateConfig | None = None
 
     def digest(self) -> bytes:

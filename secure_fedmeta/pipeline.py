@@ -19,6 +19,7 @@ from privacy.terms import Terms as PlanTerms
 from privacy.unit import Unit
 from secure_fedmeta.charge import Charges, Uncounted
 from secure_fedmeta.client import Client
+from secure_fedmeta.cohort import divide
 from secure_fedmeta.config import Config, PrivacyConfig
 from secure_fedmeta.errors import ConfigError, DataError, unknown_name
 from secure_fedmeta.losses import Loss
@@ -106,7 +107,7 @@ def assemble(
     protocol = _protocol(config)
     TRANSPORTS.get(config.transport.name)
     source = build_source(config.data.source, config.data.options)
-    training, held_out = _clients(config, source)
+    training, held_out = divide(config, source)
     _check_unit(config, source)
     network = _network(config, source) if module is None else module
     check_module(network)
@@ -248,17 +249,6 @@ def _protocol(config: Config) -> SecureSum:
             value=name,
         )
     return protocol
-
-
-def _clients(config: Config, source: TaskSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    names = source.clients()
-    held_out = config.data.held_out or source.info.held_out
-    for name in held_out:
-        if name not in names:
-            raise unknown_name("client", name, names, key="data.held_out")
-    if len(set(held_out)) != len(held_out):
-        raise ConfigError("names a client twice", key="data.held_out", value=list(held_out))
-    return tuple(name for name in names if name not in held_out), tuple(held_out)
 
 
 def _check_unit(config: Config, source: TaskSource) -> None:

@@ -88,9 +88,20 @@ def averager(parts: Parts) -> Learner:
 
 
 def train_in_clear_as_planned(
-    parts: Parts, learner: Learner, randomness: Randomness
+    parts: Parts,
+    learner: Learner,
+    randomness: Randomness,
+    *,
+    done: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Train `learner` on public data under the run's own plan: parameters `[d] float32`."""
+    """Train `learner` on public data under the run's own plan: parameters `[d] float32`.
+
+    Args:
+        parts: the run.
+        learner: what trains, which need not be the run's own.
+        randomness: noise and drawing keys.
+        done: told each round that ended.
+    """
     keys = randomness.stream("in-clear/keys")
     work = CohortWork(learner, parts.source, {name: keys(32) for name in parts.training})
     return train_in_clear(
@@ -100,4 +111,5 @@ def train_in_clear_as_planned(
         optimiser=parts.optimiser,
         initial=parts.initial(),
         noise=lambda name: randomness.generator(f"in-clear/noise/{name}"),
+        done=done,
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from audit.pin import PinStore
 from crypto.progress import listening
 from privacy.accountant import BUDGETED
 from privacy.errors import BudgetExceeded, LedgerError
+from privacy.events import Event
 from secure_fedmeta import __version__, state
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
 from secure_fedmeta.budget import Budget, client_charges, open_budget
@@ -53,12 +55,14 @@ class RunResult:
         status: "completed"; "budget" where the grant ended it; "aborted" where a round did.
         report: the content of report.json.
         model: the released parameters `[d] float32`.
+        charged: what the run charged its population, by its log.
     """
 
     directory: Path
     status: Status
     report: dict[str, Any]
     model: torch.Tensor
+    charged: Counter[Event]
 
 
 def run(
@@ -114,7 +118,7 @@ def run(
         log.append("report-exported", {"files": {n: _digest(workspace.path / n) for n in names}})
         PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
     workspace.point_latest()
-    return RunResult(workspace.path, training.status, found, training.model)
+    return RunResult(workspace.path, training.status, found, training.model, training.charged)
 
 
 class Training:
@@ -177,6 +181,11 @@ class Training:
     def model(self) -> torch.Tensor:
         """The released parameters so far: `[d] float32`."""
         return self._aggregator.released_model
+
+    @property
+    def charged(self) -> Counter[Event]:
+        """What the log states as charged by this run."""
+        return Counter(self._aggregator.logged) - Counter(self._budget.prior)
 
     def rounds(self) -> Iterator[dict[str, Any]]:
         """Run the configured rounds; yields the metrics line of each as it ends."""

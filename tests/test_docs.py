@@ -117,7 +117,7 @@ def test_pages_name_commands_and_options_that_exist() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("tune",),
+        ("tunes",),
         ("run", "--resume", "x"),
         ("ledger", "drop"),
         ("ledger", "grant", "people", "--refund", "1"),

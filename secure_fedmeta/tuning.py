@@ -1,0 +1,466 @@
+"""Choosing algorithm and settings by equal trials, on clients whom no report will show.
+
+Every candidate trains for the same rounds on the same clients and is scored on the same draws of
+the same validation clients. These are training clients of the config that train in no candidate.
+The clients that the config holds out neither train nor are scored, so that a later report on them
+is of clients who took no part in the choice.
+
+The candidates are fixed before the first one trains. On data that are not public all of their
+rounds are charged by composition. Aggregator and participants see every candidate's rounds, so
+that nothing less would do against them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from privacy.accountant import BUDGETED, spend_counted
+from privacy.errors import BudgetExceeded
+from privacy.events import Event
+from privacy.ledger import Ledger
+from privacy.ledger_limits import spent_of
+from secure_fedmeta import __version__
+from secure_fedmeta.budget import granted, open_ledger
+from secure_fedmeta.config import Config, TuneConfig, parse_config
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.evaluation import Evaluation, Interval, Scores
+from secure_fedmeta.pipeline import Parts, assemble
+from secure_fedmeta.progress import Progress, Silent
+from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.results import finite, write_json
+from secure_fedmeta.scoring import personaliser, train_in_clear_as_planned
+from secure_fedmeta.training import run
+from secure_fedmeta.workspace import Workspace, name_run
+
+TUNE, CHOSEN = "tune.json", "chosen.toml"
+MAX_CANDIDATES = 1000
+Status = Literal["completed", "budget", "aborted", "interrupted"]
+_LOWER_IS_BETTER = ("mse",)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trial's settings.
+
+    Attributes:
+        number: from 1, in the order of the trials.
+        settings: dotted key -> value, for what the candidates differ in.
+        parts: the run that it trains: without the validation clients, which it is scored on.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    parts: Parts
+
+    def most_events(self) -> Counter[Event]:
+        """What the trial costs at most: every round with the fewest contributions allowed."""
+        plan = self.parts.plan
+        return Counter({plan.worst_event(): plan.rounds})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that trained.
+
+    Attributes:
+        candidate: its number.
+        status: "completed", or how its training ended before.
+        scores: mean score of each validation client; empty where it did not complete.
+        seconds: of training.
+        run: directory of its run under the search's own; None where it trained in clear.
+        events: what it was charged; empty where nothing is.
+    """
+
+    candidate: int
+    status: str
+    scores: Scores
+    seconds: float
+    run: str | None
+    events: Counter[Event]
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """A finished search.
+
+    Attributes:
+        directory: tune.json, chosen.toml, and the candidates' runs where there are any.
+        status: "completed"; "budget" where the grants ended it; "aborted" where no candidate has a
+            score.
+        found: the content of tune.json.
+    """
+
+    directory: Path
+    status: Status
+    found: dict[str, Any]
+
+
+def tune(
+    config: Config, *, out: Path = Path("runs"), progress: Progress | None = None
+) -> TuneResult:
+    """Try the config's candidates under equal effort, and write the best one as a config.
+
+    Nothing is charged, and nothing is trained, unless all candidates fit in the grants.
+
+    Args:
+        config: the settings, with a section `[tune]`.
+        out: folder in which the search gets a directory of its own.
+        progress: told about stages and rounds; None is silent.
+
+    Raises:
+        ConfigError, DataError: before anything is computed or charged.
+        BudgetExceeded: the grants do not afford every candidate; nothing was charged.
+        LedgerError: the ledger cannot be used.
+    """
+    progress = progress or Silent()
+    progress.stage("reading data and pricing the candidates")
+    search = _Search(config)
+    search.check_affordable()
+    suffix = os.urandom(3).hex()
+    name = name_run(f"tune-{config.name}", moment=datetime.now(UTC), suffix=suffix)
+    workspace = Workspace.create(out, name)
+    trials: list[Trial] = []
+    status: Status = "completed"
+    for candidate in search.candidates:
+        label = f"candidate {candidate.number} of {len(search.candidates)}"
+        told = _Labelled(progress, label)
+        trials.append(search.train(candidate, workspace.path, told))
+        # Kept after every trial: an interruption does not lose what was paid for.
+        write_json(workspace.path / TUNE, search.to_json(trials, status="interrupted", chosen=None))
+        if trials[-1].status == "budget":
+            status = "budget"
+            break
+    chosen = best(trials, lower=search.metric in _LOWER_IS_BETTER)
+    if chosen is None and status == "completed":
+        status = "aborted"
+    found = search.to_json(trials, status=status, chosen=chosen)
+    write_json(workspace.path / TUNE, found)
+    if chosen is not None:
+        text = search.chosen_config(chosen.candidate)
+        (workspace.path / CHOSEN).write_text(text, encoding="utf-8")
+    return TuneResult(workspace.path, status, found)
+
+
+def count_of(config: Config) -> int:
+    """How many candidates a search of this config tries.
+
+    Raises:
+        ConfigError: no section `[tune]`, or one that asks for too many.
+    """
+    return len(settings_of(_tune_of(config)))
+
+
+def best(trials: Sequence[Trial], *, lower: bool) -> Trial | None:
+    """The completed trial with the best mean score, the first of equals; None where none has one.
+
+    Args:
+        trials: in the order of the candidates.
+        lower: whether less is better.
+    """
+    scored = [
+        (trial, Interval.over(trial.scores).mean)
+        for trial in trials
+        if trial.status == "completed" and trial.scores
+    ]
+    if not scored:
+        return None
+    sign = 1.0 if lower else -1.0
+    return min(scored, key=lambda pair: sign * pair[1])[0]
+
+
+def settings_of(tune: TuneConfig) -> tuple[dict[str, Any], ...]:
+    """The settings of every candidate, dotted key -> value.
+
+    A grid holds every combination, the last setting changing fastest. A random search draws
+    different ones of them, each set of candidates being as likely as any other, by the public seed.
+
+    Raises:
+        ConfigError: more candidates than allowed, or more than there are combinations.
+    """
+    keys = [f"{section}.{name}" for section, values in tune.settings.items() for name in values]
+    choices = [values for section in tune.settings.values() for values in section.values()]
+    shape = tuple(len(values) for values in choices)
+    total = math.prod(shape)
+    count = total if tune.candidates is None else tune.candidates
+    if count > min(total, MAX_CANDIDATES):
+        key = "tune.settings" if tune.candidates is None else "tune.candidates"
+        raise ConfigError(
+            f"{count} candidates of {total} combinations; allowed: at most "
+            f"{min(total, MAX_CANDIDATES)}",
+            key=key,
+        )
+    picked: Sequence[int] = range(count)
+    if tune.search == "random":
+        generator = np.random.default_rng(tune.seed)
+        picked = [int(i) for i in generator.choice(total, size=count, replace=False)]
+    found = []
+    for number in picked:
+        places = np.unravel_index(number, shape)
+        values = (choice[int(i)] for choice, i in zip(choices, places, strict=True))
+        found.append(dict(zip(keys, values, strict=True)))
+    return tuple(found)
+
+
+class _Search:
+    """What is tried, on whom, and who pays for it; built and checked before anything trains."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._tune = config, _tune_of(config)
+        self._base = assemble(_without_tune(config))
+        self._public = self._base.source.info.public
+        self.charged = not self._public or config.ledger.population is not None
+        self._check_validation()
+        self.candidates = tuple(
+            Candidate(number, settings, self._parts(settings))
+            for number, settings in enumerate(settings_of(self._tune), start=1)
+        )
+        self.metric = self._base.source.info.metric
+        self._evaluation = Evaluation(
+            self._base.source,
+            self._tune.validation,
+            support=self._base.source.info.k_support,
+            repeats=config.evaluation.repeats,
+        )
+
+    def _check_validation(self) -> None:
+        chosen = self._tune.validation
+        for name in chosen:
+            if name not in self._base.training:
+                raise ConfigError(
+                    f"{name!r} trains in no run of this config; allowed: some of "
+                    f"{', '.join(self._base.training)}",
+                    key="tune.validation",
+                )
+        if len(set(chosen)) != len(chosen):
+            raise ConfigError("names a client twice", key="tune.validation", value=list(chosen))
+        if not (self._public or self._tune.public_validation):
+            raise ConfigError(
+                "scores on data that are not public choose the candidate and are written down "
+                "without noise; take validation clients whose people agree to that, and set "
+                "tune.public_validation = true",
+                key="tune.validation",
+                value=list(chosen),
+            )
+
+    def _parts(self, settings: Mapping[str, Any]) -> Parts:
+        """The run of a candidate: as many clients may drop out as in the config's own run."""
+        tree = _tree(self._config, settings)
+        validation = self._tune.validation
+        tree["data"]["held_out"] = list(validation)
+        tree["data"]["unused"] = [*self._base.held_out, *self._config.data.unused]
+        tree["privacy"]["min_survivors"] -= len(validation)
+        try:
+            return assemble(parse_config(tree))
+        except ConfigError as error:
+            shown = ", ".join(f"{key} = {value!r}" for key, value in settings.items())
+            raise ConfigError(
+                f"{error.reason} (the candidate with {shown}; "
+                f"{len(validation)} validation clients do not train)",
+                key=error.key,
+                value=error.value,
+            ) from error
+
+    def check_affordable(self) -> None:
+        """Raises BudgetExceeded unless the grants cover every candidate to its last round."""
+        if not self.charged:
+            return
+        ledger, population = self._ledger()
+        plan = self.candidates[0].parts.plan
+        grants = granted(
+            ledger, population, plan, key="ledger.population", where=self._config.ledger.url
+        )
+        counts, rounds = ledger.counts(population), 0
+        for candidate in self.candidates:
+            counts = counts + candidate.most_events()
+            for grant in grants:
+                requested = spent_of(grant, counts)
+                if not requested <= grant.epsilon:
+                    raise BudgetExceeded(
+                        f"the grants of {population!r} afford {candidate.number - 1} of "
+                        f"{len(self.candidates)} candidates of {plan.rounds} rounds: with one more "
+                        f"epsilon would be {requested:.4f} of {grant.epsilon!r}; nothing was "
+                        "charged. Try fewer candidates, or tune on public data",
+                        requested=requested,
+                        granted=grant.epsilon,
+                        affordable_rounds=rounds,
+                    )
+            rounds += plan.rounds
+
+    def train(self, candidate: Candidate, directory: Path, progress: Progress) -> Trial:
+        """Train and score one candidate; charged through its own run unless the data are free."""
+        parts, began = candidate.parts, time.monotonic()
+        if not self.charged:
+            progress.stage("training in clear, on public data")
+            seed = parts.config.not_private
+            model = train_in_clear_as_planned(
+                parts,
+                parts.learner,
+                Randomness(None if seed is None else seed.seed),
+                done=lambda index: progress.round_done({"round": index, "status": "in clear"}),
+            )
+            trial = Trial(candidate.number, "completed", {}, 0.0, None, Counter())
+        else:
+            result = run(parts.config, out=directory / "candidates", progress=progress)
+            model = result.model
+            where = str(result.directory.relative_to(directory))
+            trial = Trial(candidate.number, result.status, {}, 0.0, where, result.charged)
+        trial = replace(trial, seconds=time.monotonic() - began)
+        if trial.status != "completed":
+            return trial
+        progress.stage("scoring the validation clients")
+        return replace(trial, scores=self._evaluation.adapted(personaliser(parts), model))
+
+    def to_json(
+        self, trials: Sequence[Trial], *, status: Status, chosen: Trial | None
+    ) -> dict[str, Any]:
+        """The content of tune.json."""
+        info, settings = self._base.source.info, self._config
+        return {
+            "product_version": __version__,
+            "name": settings.name,
+            "status": status,
+            "mode": "charged" if self.charged else "free: the data are declared public",
+            "search": self._tune.search,
+            "looked_at": {
+                "training_clients": list(self.candidates[0].parts.training),
+                "validation_clients": list(self._tune.validation),
+                "validation_is_public": "by its source" if self._public else "by the config",
+            },
+            "not_looked_at": [*self._base.held_out, *settings.data.unused],
+            "effort": {
+                "candidates": len(self.candidates),
+                "rounds": settings.training.rounds,
+                "clients": len(self.candidates[0].parts.training),
+                "support": info.k_support,
+                "repeats": settings.evaluation.repeats,
+                "adapt_steps": settings.evaluation.adapt_steps,
+            },
+            "metric": self.metric,
+            "better": "lower" if self.metric in _LOWER_IS_BETTER else "higher",
+            "candidates": [self._row(trial) for trial in trials],
+            "chosen": None if chosen is None else chosen.candidate,
+            "lead": None if chosen is None else self._lead(chosen, trials),
+            "config": None if chosen is None else CHOSEN,
+            "charge": self._charge(trials) if self.charged else None,
+        }
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        candidate = self.candidates[trial.candidate - 1]
+        interval = Interval.over(trial.scores)
+        plan = candidate.parts.plan
+        own = spend_counted(trial.events, delta=plan.delta).worst
+        return {
+            "number": trial.candidate,
+            "settings": dict(candidate.settings),
+            "status": trial.status,
+            "score": finite(interval.mean),
+            "ci95": finite(interval.ci95),
+            "per_client": {name: finite(value) for name, value in trial.scores.items()},
+            "seconds": round(trial.seconds, 3),
+            "run": trial.run,
+            "charged_rounds": sum(trial.events.values()),
+            "epsilon": own,
+        }
+
+    def _lead(self, chosen: Trial, trials: Sequence[Trial]) -> dict[str, Any] | None:
+        """By how much the chosen one is ahead of the next, client by client; None without one."""
+        lower = self.metric in _LOWER_IS_BETTER
+        second = best([trial for trial in trials if trial is not chosen], lower=lower)
+        if second is None:
+            return None
+        sign = -1.0 if lower else 1.0
+        ahead = {
+            name: sign * (value - second.scores[name])
+            for name, value in chosen.scores.items()
+            if name in second.scores
+        }
+        interval = Interval.over(ahead)
+        return {
+            "over": second.candidate,
+            "mean": finite(interval.mean),
+            "ci95": finite(interval.ci95),
+        }
+
+    def _charge(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        """What the search cost the population: all trials together, and with all before them."""
+        ledger, population = self._ledger()
+        plan = self.candidates[0].parts.plan
+        grant = granted(
+            ledger, population, plan, key="ledger.population", where=self._config.ledger.url
+        )[0]
+        total: Counter[Event] = Counter()
+        for trial in trials:
+            total = total + trial.events
+        spent = spend_counted(total, delta=plan.delta, order=grant.order)
+        return {
+            "population": population,
+            "unit": plan.unit.value,
+            "delta": plan.delta,
+            "rounds": sum(total.values()),
+            "epsilon": {name.value: spent.adversaries[name].claimed for name in BUDGETED},
+            "population_spent": spent_of(grant, ledger.counts(population)),
+            "granted": grant.epsilon,
+        }
+
+    def chosen_config(self, number: int) -> str:
+        """The chosen candidate as a config to run: all training clients, and no `[tune]`."""
+        settings = self.candidates[number - 1].settings
+        head = (
+            f"# Candidate {number} of {len(self.candidates)} of `fedmeta tune`, the best on "
+            f"{', '.join(self._tune.validation)}.\n"
+        )
+        return head + parse_config(_tree(self._config, settings)).to_toml()
+
+    def _ledger(self) -> tuple[Ledger, str]:
+        population = self._config.ledger.population
+        if population is None:
+            raise ConfigError(
+                "name the population whose privacy budget the candidates spend; only data that "
+                "are declared public may go without",
+                key="ledger.population",
+            )
+        return open_ledger(self._config.ledger.url), population
+
+
+class _Labelled:
+    """Names the candidate in front of every stage."""
+
+    def __init__(self, inner: Progress, label: str) -> None:
+        self._inner, self._label = inner, label
+
+    def stage(self, text: str) -> None:
+        """Pass on, with the candidate's number."""
+        self._inner.stage(f"{self._label}: {text}")
+
+    def round_done(self, record: dict[str, object]) -> None:
+        """Pass on."""
+        self._inner.round_done(record)
+
+
+def _tune_of(config: Config) -> TuneConfig:
+    if config.tune is None:
+        raise ConfigError("add this section: it names validation clients and settings", key="tune")
+    return config.tune
+
+
+def _without_tune(config: Config) -> Config:
+    return config.model_copy(update={"tune": None})
+
+
+def _tree(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's settings with a candidate's in their places, without the search itself."""
+    tree = _without_tune(config).model_dump(mode="json", exclude_none=True)
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        tree[section][name] = value
+    return tree

@@ -1,0 +1,426 @@
+"""Searches: equal trials, clients that nobody looks at, and every trial charged."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import secure_fedmeta.registry
+from privacy.accountant import spend
+from privacy.errors import BudgetExceeded
+from secure_fedmeta import cli, tuning
+from secure_fedmeta.config import Config, TuneConfig, load_config
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.pipeline import assemble
+from secure_fedmeta.tasks import ClientData
+from secure_fedmeta.tasks.sinusoid import SinusoidSource
+from secure_fedmeta.tuning import Trial, best, settings_of, tune
+from secure_fedmeta.verification import verify_run
+from tests.secure_fedmeta.federation import PrivateSource, default_ledger, tiny
+
+CLIENTS = 6
+VALIDATION = ["client-002"]
+CHARGED = {"ledger.population": "people"}
+PRIVATE = {"data.source": "private", "tune.public_validation": True, **CHARGED}
+ALGORITHMS = {"learner": {"algorithm": ["fomaml", "anil"]}}
+
+
+def searched(changes: Mapping[str, object] | None = None) -> Config:
+    """Two candidates on five clients, scored on the sixth."""
+    return tiny(
+        {
+            "data.options.clients": CLIENTS,
+            "privacy.min_survivors": CLIENTS - 1,
+            "training.rounds": 2,
+            "tune.validation": VALIDATION,
+            "tune.settings": ALGORITHMS,
+            **(changes or {}),
+        }
+    )
+
+
+def choices(**named: Any) -> TuneConfig:
+    return TuneConfig.model_validate({"validation": ["a"], **named})
+
+
+def grant(epsilon: float) -> None:
+    default_ledger().grant("people", unit="task", epsilon=epsilon, delta=1e-5, approver="board")
+
+
+def fields(value: object) -> set[str]:
+    """Every key at any depth, but for names from data and config."""
+    if isinstance(value, list):
+        return set().union(*map(fields, value))
+    if not isinstance(value, dict):
+        return set()
+    inner = (fields(value[key]) for key in value.keys() - {"per_client", "settings", "epsilon"})
+    return set(value).union(*inner)
+
+
+def explained() -> set[str]:
+    page = Path(__file__).parents[2] / "docs" / "tune.md"
+    return set(re.findall(r"`([^`]+)`", page.read_text().split("## `tune.json`")[1]))
+
+
+class WatchedSource(SinusoidSource):
+    """Remembers whose data were asked for."""
+
+    name = "watched"
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def client(self, name: str) -> ClientData:
+        self.asked[name] += 1
+        return super().client(name)
+
+
+@pytest.fixture(autouse=True)
+def sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, here = "secure_fedmeta.task_sources", "tests.secure_fedmeta"
+    points = EntryPoints(
+        [
+            EntryPoint("private", f"{here}.federation:{PrivateSource.__name__}", group),
+            EntryPoint("watched", f"{here}.test_tuning:{WatchedSource.__name__}", group),
+        ]
+    )
+    monkeypatch.setattr(
+        secure_fedmeta.registry, "entry_points", lambda group: points.select(group=group)
+    )
+
+
+# --- candidates ---------------------------------------------------------------------------------
+
+GRID = {"learner": {"algorithm": ["maml", "anil"]}, "server": {"lr": [0.1, 0.2, 0.3]}}
+
+
+def test_a_grid_holds_every_combination_once() -> None:
+    found = settings_of(choices(settings=GRID))
+    assert found[:4] == (
+        {"learner.algorithm": "maml", "server.lr": 0.1},
+        {"learner.algorithm": "maml", "server.lr": 0.2},
+        {"learner.algorithm": "maml", "server.lr": 0.3},
+        {"learner.algorithm": "anil", "server.lr": 0.1},
+    )
+    assert len({tuple(one.values()) for one in found}) == len(found) == 6
+
+
+def test_a_random_search_draws_different_candidates_by_its_seed() -> None:
+    def drawn(seed: int, count: int = 4) -> list[tuple[Any, ...]]:
+        tune = choices(settings=GRID, search="random", candidates=count, seed=seed)
+        return [tuple(one.values()) for one in settings_of(tune)]
+
+    assert drawn(0) == drawn(0)
+    assert all(len(set(drawn(seed))) == 4 for seed in range(20))
+    assert len({frozenset(drawn(seed)) for seed in range(20)}) > 5
+    grid = {tuple(one.values()) for one in settings_of(choices(settings=GRID))}
+    assert set(drawn(1, count=6)) == grid
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"settings": {"training": {"rounds": [1, 2]}}}, "training.rounds is the same for every"),
+        ({"settings": {"privacy": {"epsilon": [1.0, 8.0]}}}, "privacy.epsilon is the same"),
+        ({"settings": {"evaluation": {"repeats": [1]}}}, "evaluation.repeats is the same"),
+        ({"settings": {"model": {"init_seed": [1, 2]}}}, "model.init_seed is the same"),
+        ({"settings": {"server": {"lr": [0.1, 0.1]}}}, "server.lr names a value twice"),
+        ({"settings": {"server": {"lr": []}}}, "at least 1 item"),
+        ({"settings": {}}, "at least 1 item"),
+        ({"settings": GRID, "validation": []}, "at least 1 item"),
+        ({"settings": GRID, "search": "random"}, "set candidates with"),
+        ({"settings": GRID, "candidates": 2}, "set candidates with"),
+    ],
+)
+def test_what_a_search_may_not_say(named: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choices(**named)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        ({"tune.validation": ["client-009"]}, "tune.validation", "trains in no run"),
+        ({"tune.validation": ["held-out-000"]}, "tune.validation", "trains in no run"),
+        ({"tune.validation": VALIDATION * 2}, "tune.validation", "twice"),
+        ({"tune.settings": {"server": {"lr": [0.1, -1.0]}}}, "server.lr", "server.lr = -1.0"),
+        ({"tune.settings": {"learner": {"algorithm": ["mamll"]}}}, "learner.algorithm", "mamll"),
+        (
+            {"tune.search": "random", "tune.candidates": 3},
+            "tune.candidates",
+            "3 candidates of 2 combinations",
+        ),
+        ({"tune": None}, "tune", "add this section"),
+        ({"data.source": "private"}, "tune.validation", "public_validation"),
+        (
+            {"data.source": "private", "tune.public_validation": True},
+            "ledger.population",
+            "name the population",
+        ),
+        (CHARGED, "ledger.population", "no budget was granted"),
+    ],
+)
+def test_refused_before_anything_trains(
+    tmp_path: Path, changes: dict[str, object], key: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        tune(searched(changes), out=tmp_path / "runs")
+    assert caught.value.key == key
+    assert not (tmp_path / "runs").exists()
+
+
+def test_too_many_candidates_are_refused() -> None:
+    many = choices(settings={"server": {"lr": [i / 10 for i in range(1, 1002)]}})
+    with pytest.raises(ConfigError, match=r"1001 candidates.*at most 1000"):
+        settings_of(many)
+
+
+# --- free searches ------------------------------------------------------------------------------
+
+
+def test_a_search_on_public_data(tmp_path: Path) -> None:
+    config = searched()
+    result = tune(config, out=tmp_path)
+    found = json.loads((result.directory / "tune.json").read_text())
+    assert found == result.found
+    assert fields(found) - explained() == set()
+    assert (found["status"], found["chosen"] in (1, 2)) == ("completed", True)
+    assert found["mode"].startswith("free")
+    assert found["charge"] is None
+    assert default_ledger().populations() == ()
+    rows = found["candidates"]
+    assert [row["settings"] for row in rows] == [
+        {"learner.algorithm": "fomaml"},
+        {"learner.algorithm": "anil"},
+    ]
+    assert all(set(row["per_client"]) == set(VALIDATION) for row in rows)
+    assert all(row["charged_rounds"] == 0 and row["run"] is None for row in rows)
+    assert rows[found["chosen"] - 1]["score"] == min(row["score"] for row in rows)  # mse
+    other = 3 - found["chosen"]
+    assert found["lead"]["over"] == other
+    gap = rows[other - 1]["score"] - rows[found["chosen"] - 1]["score"]
+    assert found["lead"]["mean"] == pytest.approx(gap)
+
+
+def test_the_chosen_config_is_the_base_with_the_choice_and_without_the_search(
+    tmp_path: Path,
+) -> None:
+    config = searched()
+    result = tune(config, out=tmp_path)
+    chosen = load_config(result.directory / "chosen.toml")
+    algorithm = result.found["candidates"][result.found["chosen"] - 1]["settings"]
+    learner = config.learner.model_copy(update={"algorithm": algorithm["learner.algorithm"]})
+    assert chosen == config.model_copy(update={"tune": None, "learner": learner})
+    assert len(assemble(chosen).training) == CLIENTS
+
+
+def test_clients_that_are_reported_are_never_looked_at(tmp_path: Path) -> None:
+    WatchedSource.asked.clear()
+    result = tune(searched({"data.source": "watched"}), out=tmp_path)
+    everybody = {f"client-{i:03d}" for i in range(CLIENTS)}
+    assert set(WatchedSource.asked) == everybody
+    held_out = assemble(searched()).held_out
+    assert held_out
+    assert result.found["not_looked_at"] == list(held_out)
+    assert set(result.found["looked_at"]["training_clients"]) == everybody - set(VALIDATION)
+
+
+def test_every_candidate_has_the_same_effort(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rounds, clients and plan agree; only the candidate's settings differ."""
+    seen: list[Any] = []
+    train = tuning.train_in_clear_as_planned
+    monkeypatch.setattr(
+        tuning,
+        "train_in_clear_as_planned",
+        lambda parts, *rest, **named: seen.append(parts) or train(parts, *rest, **named),
+    )
+    tune(searched(), out=tmp_path)
+    first, second = seen
+    assert first.training == second.training
+    assert VALIDATION[0] not in first.training
+    assert first.plan == second.plan
+    assert first.plan.rounds == 2
+    # As many may drop out as in the config's own run.
+    assert first.plan.clients - first.plan.min_survivors == 1
+    assert first.config.learner.algorithm != second.config.learner.algorithm
+
+
+def test_an_interruption_keeps_the_trials_before_it(tmp_path: Path) -> None:
+    class Interrupting:
+        def stage(self, text: str) -> None:
+            if text.startswith("candidate 2 of 2: training"):
+                raise KeyboardInterrupt
+
+        def round_done(self, record: dict[str, object]) -> None: ...
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(searched(), out=tmp_path, progress=Interrupting())
+    (path,) = tmp_path.glob("*/tune.json")
+    found = json.loads(path.read_text())
+    assert found["status"] == "interrupted"
+    assert [row["status"] for row in found["candidates"]] == ["completed"]
+
+
+# --- charged searches ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [CHARGED, PRIVATE], ids=["named population", "private"])
+def test_every_trial_is_charged_by_composition(tmp_path: Path, changes: dict[str, object]) -> None:
+    grant(9.0)
+    result = tune(searched(changes), out=tmp_path)
+    found = result.found
+    assert (found["status"], found["mode"]) == ("completed", "charged")
+    events = default_ledger().events("people")
+    assert len(events) == 2 * 2
+    total = spend(events, delta=1e-5)
+    assert found["charge"]["epsilon"]["participants"] == total.worst
+    assert found["charge"]["population_spent"] == total.worst
+    assert found["charge"]["rounds"] == 4
+    assert fields(found) - explained() == set()
+    rows = found["candidates"]
+    assert [row["charged_rounds"] for row in rows] == [2, 2]
+    alone = spend(events[:2], delta=1e-5).worst
+    assert [row["epsilon"] for row in rows] == [alone, alone]
+    assert alone < total.worst
+    for row in rows:
+        run = result.directory / row["run"]
+        assert verify_run(run, key=None, pinned=None, unpinned=False).accepted
+        assert json.loads((run / "report.json").read_text())["held_out"]["clients"] == VALIDATION
+
+
+def needed(count: int) -> float:
+    """Epsilon of this many candidates at the fewest survivors."""
+    absent = list(assemble(searched()).held_out)
+    changes = {"data.held_out": VALIDATION, "data.unused": absent}
+    plan = assemble(searched({**changes, "privacy.min_survivors": CLIENTS - 2})).plan
+    return spend([plan.worst_event()] * (2 * count), delta=1e-5).worst
+
+
+def test_a_grant_for_one_candidate_affords_one_and_charges_none(tmp_path: Path) -> None:
+    one, two = needed(1), needed(2)
+    assert one < two
+    grant((one + two) / 2)
+    with pytest.raises(
+        BudgetExceeded, match=r"afford 1 of 2 candidates.*nothing was charged"
+    ) as hit:
+        tune(searched(CHARGED), out=tmp_path / "runs")
+    assert hit.value.affordable_rounds == 2
+    assert default_ledger().events("people") == ()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_was_spent_before_counts(tmp_path: Path) -> None:
+    grant(needed(2) * 1.01)
+    ledger, plan = default_ledger(), assemble(searched()).plan
+    ledger.reserve("people", "other", 1, 1, plan.worst_event(), bytes(32))
+    with pytest.raises(BudgetExceeded, match="afford 1 of 2"):
+        tune(searched(CHARGED), out=tmp_path / "runs")
+
+
+def test_a_budget_spent_by_others_meanwhile_ends_the_search(tmp_path: Path) -> None:
+    """The candidate that was cut short is not chosen: it had less effort than the first."""
+    grant(needed(2) * 1.01)
+    ledger, plan = default_ledger(), assemble(searched()).plan
+
+    class Rival:
+        def stage(self, text: str) -> None: ...
+
+        def round_done(self, record: dict[str, object]) -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds == 3:  # the second candidate's first
+                while ledger.affordable("people", plan.worst_event()):
+                    number = len(ledger.events("people"))
+                    ledger.reserve("people", "rival", number, 1, plan.worst_event(), bytes(32))
+
+    rounds = 0
+    result = tune(searched(CHARGED), out=tmp_path, progress=Rival())
+    found = result.found
+    assert (result.status, found["status"], found["chosen"]) == ("budget", "budget", 1)
+    assert [row["status"] for row in found["candidates"]] == ["completed", "budget"]
+    assert [row["charged_rounds"] for row in found["candidates"]] == [2, 1]
+    assert found["candidates"][1]["score"] is None
+    assert (result.directory / "chosen.toml").is_file()
+
+
+def test_no_candidate_with_a_score(tmp_path: Path) -> None:
+    grant(9.0)
+    result = tune(searched({**CHARGED, "transport.drop": 0.99}), out=tmp_path)
+    assert (result.status, result.found["chosen"]) == ("aborted", None)
+    assert not (result.directory / "chosen.toml").exists()
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 with tables or JSON, 1 where the grants are too small, 2 for bad input, 3 without a score."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(changes: Mapping[str, object], *words: str) -> tuple[int, str, str]:
+        Path("c.toml").write_text(searched(changes).to_toml())
+        monkeypatch.setattr("sys.argv", ["fedmeta", "tune", "c.toml", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    code, out, err = call({}, "--json")
+    assert (code, err) == (0, "")
+    assert Path(json.loads(out)["directory"], "chosen.toml").is_file()
+    code, out, err = call({})
+    assert code == 0
+    assert "candidate 2 of 2: training in clear" in err
+    for said in ("2 of 2 candidates", "learner.algorithm = anil", "Charged: nothing", "Chosen:"):
+        assert said in out
+    assert "Looked at: training on client-000" in out
+    assert f"Not looked at: {assemble(searched()).held_out[0]}" in out
+    code, out, err = call({"tune.settings": {"server": {"lr": [-1.0]}}})
+    assert (code, out) == (2, "")
+    assert "c.toml: server.lr = -1.0" in err
+    grant((needed(1) + needed(2)) / 2)
+    code, out, err = call(CHARGED)
+    assert (code, out) == (1, "")
+    assert "afford 1 of 2 candidates of 2 rounds" in err
+    grant(9.0)
+    code, out, _ = call(CHARGED)
+    assert code == 0
+    assert "Charged: 4 rounds to people, together epsilon" in out
+    code, out, _ = call({**CHARGED, "transport.drop": 0.99})
+    assert code == 3
+    assert "No candidate could be chosen" in out
+
+
+# --- the choice ---------------------------------------------------------------------------------
+
+
+def trial(number: int, *scores: float, status: str = "completed") -> Trial:
+    named = {f"c{i}": value for i, value in enumerate(scores)}
+    return Trial(number, status, named, 1.0, None, Counter())
+
+
+@pytest.mark.parametrize(
+    ("trials", "lower", "chosen"),
+    [
+        ([trial(1, 0.5), trial(2, 0.7), trial(3, 0.6)], False, 2),
+        ([trial(1, 0.5), trial(2, 0.7), trial(3, 0.4)], True, 3),
+        ([trial(1, 0.5, 0.7), trial(2, 0.6, 0.6)], False, 1),  # equals: the first
+        ([trial(1, math.inf), trial(2, 9e9)], True, 2),
+        ([trial(1, 0.9, status="budget"), trial(2, 0.1)], False, 2),
+        ([trial(1), trial(2, 0.1)], False, 2),
+        ([trial(1, 0.9, status="aborted"), trial(2)], False, None),
+        ([], False, None),
+    ],
+)
+def test_the_best_of_the_completed(trials: list[Trial], lower: bool, chosen: int | None) -> None:
+    found = best(trials, lower=lower)
+    assert (None if found is None else found.candidate) == chosen
