@@ -31,16 +31,17 @@ def tune(
     """
     from rich.console import Console
 
-    from secure_fedmeta import tuning
     from secure_fedmeta.config import load_config
     from secure_fedmeta.console import ConsoleProgress, render_tune
     from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.trials import count_of
+    from secure_fedmeta.tuning import tune as search
 
     settings = load_config(config, overrides or ())
     try:
-        rounds = tuning.count_of(settings) * settings.training.rounds
+        rounds = count_of(settings) * settings.training.rounds
         with ConsoleProgress(rounds, quiet=as_json) as progress:
-            result = tuning.tune(settings, out=out, progress=progress)
+            result = search(settings, out=out, progress=progress)
     except ConfigError as error:
         raise error.in_file(str(config)) from error
     if as_json:

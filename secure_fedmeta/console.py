@@ -250,7 +250,7 @@ def render_tune(directory: Path, found: dict[str, Any]) -> RenderableType:
         title_justify="left",
     )
     table.add_column("")
-    table.add_column("settings")
+    table.add_column("settings", min_width=27)
     for heading in (f"mean {found['metric']}", "95 % interval", "epsilon alone", "seconds"):
         table.add_column(heading, justify="right")
     for row in found["candidates"]:

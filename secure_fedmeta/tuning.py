@@ -12,7 +12,6 @@ that nothing less would do against them.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
@@ -22,8 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from privacy.accountant import BUDGETED, spend_counted
 from privacy.errors import BudgetExceeded
 from privacy.events import Event
@@ -31,62 +28,30 @@ from privacy.ledger import Ledger
 from privacy.ledger_limits import spent_of
 from secure_fedmeta import __version__
 from secure_fedmeta.budget import granted, open_ledger
-from secure_fedmeta.config import Config, TuneConfig, parse_config
+from secure_fedmeta.config import Config, parse_config
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.evaluation import Evaluation, Interval, Scores
+from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.progress import Progress, Silent
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.results import finite, write_json
 from secure_fedmeta.scoring import personaliser, train_in_clear_as_planned
 from secure_fedmeta.training import run
+from secure_fedmeta.trials import (
+    Candidate,
+    Trial,
+    best,
+    lead,
+    settings_of,
+    tree_of,
+    tune_of,
+    without_tune,
+)
 from secure_fedmeta.workspace import Workspace, name_run
 
 TUNE, CHOSEN = "tune.json", "chosen.toml"
-MAX_CANDIDATES = 1000
 Status = Literal["completed", "budget", "aborted", "interrupted"]
 _LOWER_IS_BETTER = ("mse",)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One trial's settings.
-
-    Attributes:
-        number: from 1, in the order of the trials.
-        settings: dotted key -> value, for what the candidates differ in.
-        parts: the run that it trains: without the validation clients, which it is scored on.
-    """
-
-    number: int
-    settings: Mapping[str, Any]
-    parts: Parts
-
-    def most_events(self) -> Counter[Event]:
-        """What the trial costs at most: every round with the fewest contributions allowed."""
-        plan = self.parts.plan
-        return Counter({plan.worst_event(): plan.rounds})
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate that trained.
-
-    Attributes:
-        candidate: its number.
-        status: "completed", or how its training ended before.
-        scores: mean score of each validation client; empty where it did not complete.
-        seconds: of training.
-        run: directory of its run under the search's own; None where it trained in clear.
-        events: what it was charged; empty where nothing is.
-    """
-
-    candidate: int
-    status: str
-    scores: Scores
-    seconds: float
-    run: str | None
-    events: Counter[Event]
 
 
 @dataclass(frozen=True)
@@ -140,7 +105,7 @@ def tune(
         if trials[-1].status == "budget":
             status = "budget"
             break
-    chosen = best(trials, lower=search.metric in _LOWER_IS_BETTER)
+    chosen = best(trials, lower=search.lower)
     if chosen is None and status == "completed":
         status = "aborted"
     found = search.to_json(trials, status=status, chosen=chosen)
@@ -151,72 +116,12 @@ def tune(
     return TuneResult(workspace.path, status, found)
 
 
-def count_of(config: Config) -> int:
-    """How many candidates a search of this config tries.
-
-    Raises:
-        ConfigError: no section `[tune]`, or one that asks for too many.
-    """
-    return len(settings_of(_tune_of(config)))
-
-
-def best(trials: Sequence[Trial], *, lower: bool) -> Trial | None:
-    """The completed trial with the best mean score, the first of equals; None where none has one.
-
-    Args:
-        trials: in the order of the candidates.
-        lower: whether less is better.
-    """
-    scored = [
-        (trial, Interval.over(trial.scores).mean)
-        for trial in trials
-        if trial.status == "completed" and trial.scores
-    ]
-    if not scored:
-        return None
-    sign = 1.0 if lower else -1.0
-    return min(scored, key=lambda pair: sign * pair[1])[0]
-
-
-def settings_of(tune: TuneConfig) -> tuple[dict[str, Any], ...]:
-    """The settings of every candidate, dotted key -> value.
-
-    A grid holds every combination, the last setting changing fastest. A random search draws
-    different ones of them, each set of candidates being as likely as any other, by the public seed.
-
-    Raises:
-        ConfigError: more candidates than allowed, or more than there are combinations.
-    """
-    keys = [f"{section}.{name}" for section, values in tune.settings.items() for name in values]
-    choices = [values for section in tune.settings.values() for values in section.values()]
-    shape = tuple(len(values) for values in choices)
-    total = math.prod(shape)
-    count = total if tune.candidates is None else tune.candidates
-    if count > min(total, MAX_CANDIDATES):
-        key = "tune.settings" if tune.candidates is None else "tune.candidates"
-        raise ConfigError(
-            f"{count} candidates of {total} combinations; allowed: at most "
-            f"{min(total, MAX_CANDIDATES)}",
-            key=key,
-        )
-    picked: Sequence[int] = range(count)
-    if tune.search == "random":
-        generator = np.random.default_rng(tune.seed)
-        picked = [int(i) for i in generator.choice(total, size=count, replace=False)]
-    found = []
-    for number in picked:
-        places = np.unravel_index(number, shape)
-        values = (choice[int(i)] for choice, i in zip(choices, places, strict=True))
-        found.append(dict(zip(keys, values, strict=True)))
-    return tuple(found)
-
-
 class _Search:
     """What is tried, on whom, and who pays for it; built and checked before anything trains."""
 
     def __init__(self, config: Config) -> None:
-        self._config, self._tune = config, _tune_of(config)
-        self._base = assemble(_without_tune(config))
+        self._config, self._tune = config, tune_of(config)
+        self._base = assemble(without_tune(config))
         self._public = self._base.source.info.public
         self.charged = not self._public or config.ledger.population is not None
         self._check_validation()
@@ -225,6 +130,7 @@ class _Search:
             for number, settings in enumerate(settings_of(self._tune), start=1)
         )
         self.metric = self._base.source.info.metric
+        self.lower = self.metric in _LOWER_IS_BETTER
         self._evaluation = Evaluation(
             self._base.source,
             self._tune.validation,
@@ -254,7 +160,7 @@ class _Search:
 
     def _parts(self, settings: Mapping[str, Any]) -> Parts:
         """The run of a candidate: as many clients may drop out as in the config's own run."""
-        tree = _tree(self._config, settings)
+        tree = tree_of(self._config, settings)
         validation = self._tune.validation
         tree["data"]["held_out"] = list(validation)
         tree["data"]["unused"] = [*self._base.held_out, *self._config.data.unused]
@@ -346,10 +252,10 @@ class _Search:
                 "adapt_steps": settings.evaluation.adapt_steps,
             },
             "metric": self.metric,
-            "better": "lower" if self.metric in _LOWER_IS_BETTER else "higher",
+            "better": "lower" if self.lower else "higher",
             "candidates": [self._row(trial) for trial in trials],
             "chosen": None if chosen is None else chosen.candidate,
-            "lead": None if chosen is None else self._lead(chosen, trials),
+            "lead": None if chosen is None else lead(chosen, trials, lower=self.lower),
             "config": None if chosen is None else CHOSEN,
             "charge": self._charge(trials) if self.charged else None,
         }
@@ -370,25 +276,6 @@ class _Search:
             "run": trial.run,
             "charged_rounds": sum(trial.events.values()),
             "epsilon": own,
-        }
-
-    def _lead(self, chosen: Trial, trials: Sequence[Trial]) -> dict[str, Any] | None:
-        """By how much the chosen one is ahead of the next, client by client; None without one."""
-        lower = self.metric in _LOWER_IS_BETTER
-        second = best([trial for trial in trials if trial is not chosen], lower=lower)
-        if second is None:
-            return None
-        sign = -1.0 if lower else 1.0
-        ahead = {
-            name: sign * (value - second.scores[name])
-            for name, value in chosen.scores.items()
-            if name in second.scores
-        }
-        interval = Interval.over(ahead)
-        return {
-            "over": second.candidate,
-            "mean": finite(interval.mean),
-            "ci95": finite(interval.ci95),
         }
 
     def _charge(self, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -419,7 +306,7 @@ class _Search:
             f"# Candidate {number} of {len(self.candidates)} of `fedmeta tune`, the best on "
             f"{', '.join(self._tune.validation)}.\n"
         )
-        return head + parse_config(_tree(self._config, settings)).to_toml()
+        return head + parse_config(tree_of(self._config, settings)).to_toml()
 
     def _ledger(self) -> tuple[Ledger, str]:
         population = self._config.ledger.population
@@ -445,22 +332,3 @@ class _Labelled:
     def round_done(self, record: dict[str, object]) -> None:
         """Pass on."""
         self._inner.round_done(record)
-
-
-def _tune_of(config: Config) -> TuneConfig:
-    if config.tune is None:
-        raise ConfigError("add this section: it names validation clients and settings", key="tune")
-    return config.tune
-
-
-def _without_tune(config: Config) -> Config:
-    return config.model_copy(update={"tune": None})
-
-
-def _tree(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The config's settings with a candidate's in their places, without the search itself."""
-    tree = _without_tune(config).model_dump(mode="json", exclude_none=True)
-    for key, value in settings.items():
-        section, _, name = key.partition(".")
-        tree[section][name] = value
-    return tree

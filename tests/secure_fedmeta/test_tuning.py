@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,12 +16,12 @@ import secure_fedmeta.registry
 from privacy.accountant import spend
 from privacy.errors import BudgetExceeded
 from secure_fedmeta import cli, tuning
-from secure_fedmeta.config import Config, TuneConfig, load_config
+from secure_fedmeta.config import Config, load_config
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.tasks import ClientData
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
-from secure_fedmeta.tuning import Trial, best, settings_of, tune
+from secure_fedmeta.tuning import tune
 from secure_fedmeta.verification import verify_run
 from tests.secure_fedmeta.federation import PrivateSource, default_ledger, tiny
 
@@ -45,10 +44,6 @@ def searched(changes: Mapping[str, object] | None = None) -> Config:
             **(changes or {}),
         }
     )
-
-
-def choices(**named: Any) -> TuneConfig:
-    return TuneConfig.model_validate({"validation": ["a"], **named})
 
 
 def grant(epsilon: float) -> None:
@@ -95,52 +90,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-# --- candidates ---------------------------------------------------------------------------------
-
-GRID = {"learner": {"algorithm": ["maml", "anil"]}, "server": {"lr": [0.1, 0.2, 0.3]}}
-
-
-def test_a_grid_holds_every_combination_once() -> None:
-    found = settings_of(choices(settings=GRID))
-    assert found[:4] == (
-        {"learner.algorithm": "maml", "server.lr": 0.1},
-        {"learner.algorithm": "maml", "server.lr": 0.2},
-        {"learner.algorithm": "maml", "server.lr": 0.3},
-        {"learner.algorithm": "anil", "server.lr": 0.1},
-    )
-    assert len({tuple(one.values()) for one in found}) == len(found) == 6
-
-
-def test_a_random_search_draws_different_candidates_by_its_seed() -> None:
-    def drawn(seed: int, count: int = 4) -> list[tuple[Any, ...]]:
-        tune = choices(settings=GRID, search="random", candidates=count, seed=seed)
-        return [tuple(one.values()) for one in settings_of(tune)]
-
-    assert drawn(0) == drawn(0)
-    assert all(len(set(drawn(seed))) == 4 for seed in range(20))
-    assert len({frozenset(drawn(seed)) for seed in range(20)}) > 5
-    grid = {tuple(one.values()) for one in settings_of(choices(settings=GRID))}
-    assert set(drawn(1, count=6)) == grid
-
-
-@pytest.mark.parametrize(
-    ("named", "message"),
-    [
-        ({"settings": {"training": {"rounds": [1, 2]}}}, "training.rounds is the same for every"),
-        ({"settings": {"privacy": {"epsilon": [1.0, 8.0]}}}, "privacy.epsilon is the same"),
-        ({"settings": {"evaluation": {"repeats": [1]}}}, "evaluation.repeats is the same"),
-        ({"settings": {"model": {"init_seed": [1, 2]}}}, "model.init_seed is the same"),
-        ({"settings": {"server": {"lr": [0.1, 0.1]}}}, "server.lr names a value twice"),
-        ({"settings": {"server": {"lr": []}}}, "at least 1 item"),
-        ({"settings": {}}, "at least 1 item"),
-        ({"settings": GRID, "validation": []}, "at least 1 item"),
-        ({"settings": GRID, "search": "random"}, "set candidates with"),
-        ({"settings": GRID, "candidates": 2}, "set candidates with"),
-    ],
-)
-def test_what_a_search_may_not_say(named: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        choices(**named)
+# --- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,12 +123,6 @@ def test_refused_before_anything_trains(
         tune(searched(changes), out=tmp_path / "runs")
     assert caught.value.key == key
     assert not (tmp_path / "runs").exists()
-
-
-def test_too_many_candidates_are_refused() -> None:
-    many = choices(settings={"server": {"lr": [i / 10 for i in range(1, 1002)]}})
-    with pytest.raises(ConfigError, match=r"1001 candidates.*at most 1000"):
-        settings_of(many)
 
 
 # --- free searches ------------------------------------------------------------------------------
@@ -364,7 +308,7 @@ def test_no_candidate_with_a_score(tmp_path: Path) -> None:
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0 with tables or JSON, 1 where the grants are too small, 2 for bad input, 3 without a score."""
+    """0 with tables or JSON, 1 if grants are too small, 2 for bad input, 3 without a score."""
     monkeypatch.chdir(tmp_path)
 
     def call(changes: Mapping[str, object], *words: str) -> tuple[int, str, str]:
@@ -398,29 +342,3 @@ def test_the_command(
     code, out, _ = call({**CHARGED, "transport.drop": 0.99})
     assert code == 3
     assert "No candidate could be chosen" in out
-
-
-# --- the choice ---------------------------------------------------------------------------------
-
-
-def trial(number: int, *scores: float, status: str = "completed") -> Trial:
-    named = {f"c{i}": value for i, value in enumerate(scores)}
-    return Trial(number, status, named, 1.0, None, Counter())
-
-
-@pytest.mark.parametrize(
-    ("trials", "lower", "chosen"),
-    [
-        ([trial(1, 0.5), trial(2, 0.7), trial(3, 0.6)], False, 2),
-        ([trial(1, 0.5), trial(2, 0.7), trial(3, 0.4)], True, 3),
-        ([trial(1, 0.5, 0.7), trial(2, 0.6, 0.6)], False, 1),  # equals: the first
-        ([trial(1, math.inf), trial(2, 9e9)], True, 2),
-        ([trial(1, 0.9, status="budget"), trial(2, 0.1)], False, 2),
-        ([trial(1), trial(2, 0.1)], False, 2),
-        ([trial(1, 0.9, status="aborted"), trial(2)], False, None),
-        ([], False, None),
-    ],
-)
-def test_the_best_of_the_completed(trials: list[Trial], lower: bool, chosen: int | None) -> None:
-    found = best(trials, lower=lower)
-    assert (None if found is None else found.candidate) == chosen

@@ -1,0 +1,162 @@
+"""Candidates of a search, their trials, and which of them is best."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from privacy.events import Event
+from secure_fedmeta.config import Config, TuneConfig
+from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.evaluation import Interval, Scores
+from secure_fedmeta.pipeline import Parts
+from secure_fedmeta.results import finite
+
+MAX_CANDIDATES = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trial's settings.
+
+    Attributes:
+        number: from 1, in the order of the trials.
+        settings: dotted key -> value, for what the candidates differ in.
+        parts: the run that it trains: without the validation clients, which it is scored on.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    parts: Parts
+
+    def most_events(self) -> Counter[Event]:
+        """What the trial costs at most: every round with the fewest contributions allowed."""
+        plan = self.parts.plan
+        return Counter({plan.worst_event(): plan.rounds})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that trained.
+
+    Attributes:
+        candidate: its number.
+        status: "completed", or how its training ended before.
+        scores: mean score of each validation client; empty where it did not complete.
+        seconds: of training.
+        run: directory of its run under the search's own; None where it trained in clear.
+        events: what it was charged; empty where nothing is.
+    """
+
+    candidate: int
+    status: str
+    scores: Scores
+    seconds: float
+    run: str | None
+    events: Counter[Event]
+
+
+def count_of(config: Config) -> int:
+    """How many candidates a search of this config tries.
+
+    Raises:
+        ConfigError: no section `[tune]`, or one that asks for too many.
+    """
+    return len(settings_of(tune_of(config)))
+
+
+def settings_of(tune: TuneConfig) -> tuple[dict[str, Any], ...]:
+    """The settings of every candidate, dotted key -> value.
+
+    A grid holds every combination, the last setting changing fastest. A random search draws
+    different ones of them, each set of candidates being as likely as any other, by the public seed.
+
+    Raises:
+        ConfigError: more candidates than allowed, or more than there are combinations.
+    """
+    keys = [f"{section}.{name}" for section, values in tune.settings.items() for name in values]
+    choices = [values for section in tune.settings.values() for values in section.values()]
+    shape = tuple(len(values) for values in choices)
+    total = math.prod(shape)
+    count = total if tune.candidates is None else tune.candidates
+    if count > min(total, MAX_CANDIDATES):
+        key = "tune.settings" if tune.candidates is None else "tune.candidates"
+        raise ConfigError(
+            f"{count} candidates of {total} combinations; allowed: at most "
+            f"{min(total, MAX_CANDIDATES)}",
+            key=key,
+        )
+    picked: Sequence[int] = range(count)
+    if tune.search == "random":
+        generator = np.random.default_rng(tune.seed)
+        picked = [int(i) for i in generator.choice(total, size=count, replace=False)]
+    found = []
+    for number in picked:
+        places = np.unravel_index(number, shape)
+        values = (choice[int(i)] for choice, i in zip(choices, places, strict=True))
+        found.append(dict(zip(keys, values, strict=True)))
+    return tuple(found)
+
+
+def best(trials: Sequence[Trial], *, lower: bool) -> Trial | None:
+    """The completed trial with the best mean score, the first of equals; None where none has one.
+
+    Args:
+        trials: in the order of the candidates.
+        lower: whether less is better.
+    """
+    scored = [
+        (trial, Interval.over(trial.scores).mean)
+        for trial in trials
+        if trial.status == "completed" and trial.scores
+    ]
+    if not scored:
+        return None
+    sign = 1.0 if lower else -1.0
+    return min(scored, key=lambda pair: sign * pair[1])[0]
+
+
+def lead(chosen: Trial, trials: Sequence[Trial], *, lower: bool) -> dict[str, Any] | None:
+    """By how much the chosen one is ahead of the next, client by client; None without one."""
+    second = best([trial for trial in trials if trial is not chosen], lower=lower)
+    if second is None:
+        return None
+    sign = -1.0 if lower else 1.0
+    interval = Interval.over(
+        {
+            name: sign * (value - second.scores[name])
+            for name, value in chosen.scores.items()
+            if name in second.scores
+        }
+    )
+    return {"over": second.candidate, "mean": finite(interval.mean), "ci95": finite(interval.ci95)}
+
+
+def tune_of(config: Config) -> TuneConfig:
+    """The section `[tune]`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.tune is None:
+        raise ConfigError("add this section: it names validation clients and settings", key="tune")
+    return config.tune
+
+
+def without_tune(config: Config) -> Config:
+    """The config as a run reads it."""
+    return config.model_copy(update={"tune": None})
+
+
+def tree_of(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's settings with a candidate's in their places, without the search itself."""
+    tree = without_tune(config).model_dump(mode="json", exclude_none=True)
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        tree[section][name] = value
+    return tree
