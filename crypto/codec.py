@@ -17,6 +17,8 @@ from crypto.errors import Malformed
 MAX_U8: Final = 2**8 - 1
 MAX_U32: Final = 2**32 - 1
 MAX_U64: Final = 2**64 - 1
+# Of a list of indices: a bit of a message becomes an integer in memory, several hundred times it.
+MAX_SPAN: Final = 2**20
 
 
 class Writer:
@@ -61,7 +63,7 @@ class Writer:
     def indices(self, values: Iterable[int]) -> Writer:
         """Append strictly increasing u32: span u32, then first u32 and a bit for each in the span.
 
-        An empty list is a span of 0 and nothing else.
+        An empty list is a span of 0 and nothing else; the span is at most MAX_SPAN.
         """
         listed = np.fromiter(values, dtype=np.int64)
         if not listed.size:
@@ -71,6 +73,7 @@ class Writer:
         first, span = int(listed[0]), int(listed[-1] - listed[0]) + 1
         if int(listed[-1]) > MAX_U32:
             raise Malformed(f"integer {listed[-1]} does not fit 4 unsigned bytes")
+        _check_span(span)
         self.u32(span).u32(first)
         bits = np.zeros(span, dtype=np.uint8)
         bits[listed - first] = 1
@@ -149,6 +152,7 @@ class Reader:
         span = self.u32()
         if not span:
             return ()
+        _check_span(span)
         first = self.u32()
         packed = np.frombuffer(self.view(-(-span // 8)), dtype=np.uint8)
         bits = np.unpackbits(packed, bitorder="little")
@@ -188,6 +192,11 @@ class Reader:
             raise Malformed(f"{length} bytes wanted, {len(self._data) - self._at} left")
         self._at += length
         return self._data[self._at - length : self._at]
+
+
+def _check_span(span: int) -> None:
+    if span > MAX_SPAN:
+        raise Malformed(f"a list of indices that spans {span}; allowed: up to {MAX_SPAN}")
 
 
 def frame(label: str, *parts: bytes) -> bytes:

@@ -219,6 +219,8 @@ class MaskingClient:
         if not set(members) <= set(self._terms.cohort):
             raise Malformed("an advert of a client outside the cohort")
         self._check_quorum("adverts", len(members))
+        if len(shown.adverts) > self._terms.degree:  # before a signature of each is checked
+            raise Malformed("more adverts than this client has neighbours")
         adverts = {self._index: own.advert(self._terms.ctx1, self._index)}
         for peer, message in shown.adverts.items():
             heading = Heading(Step.ADVERTISE, peer, EVERYBODY, self._terms.ctx1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto.codec import Reader, Writer, frame, tagged_digest
+from crypto.codec import MAX_SPAN, Reader, Writer, frame, tagged_digest
 from crypto.envelope import EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import KeyRefused, Malformed, MessageRefused, RingRefused, TermsRefused
 from crypto.keys import Member, Roster
@@ -132,7 +132,7 @@ def test_unknown_sender_names_read_well() -> None:
 @given(st.dictionaries(st.integers(0, 2**32 - 1), st.binary(max_size=5), max_size=5))
 def test_bundles_round_trip(bundle: dict[int, bytes]) -> None:
     assert decode_bundle(encode_bundle(bundle)) == bundle
-    members = tuple(sorted(bundle))
+    members = tuple(sorted({2**31 + k % MAX_SPAN for k in bundle}))
     assert decode_delivery(encode_delivery(members, bundle)) == (members, bundle)
 
 
@@ -145,6 +145,37 @@ def test_bundles_and_lists_have_one_order() -> None:
     for wrong in ((2, 1), (1, 1)):
         with pytest.raises(Malformed, match="strictly increasing"):
             Opening.decode(Opening(bytes(32), wrong, ()).encode())
+
+
+def test_a_list_of_indices_has_one_encoding() -> None:
+    encoded = Writer().indices((7, 9, 16)).done()
+    assert encoded == bytes([10, 0, 0, 0, 7, 0, 0, 0, 0b0000_0101, 0b10])
+    assert Reader(encoded).indices() == (7, 9, 16)
+    for at, wrong in (
+        (8, 0b0000_0100),  # the first is not there
+        (9, 0b00),  # the last is not there
+        (9, 0b0110),  # beyond the span
+        (9, 0b1000_0010),
+        (0, 9),
+        (0, 11),
+    ):
+        with pytest.raises(Malformed, match="span"):
+            Reader(encoded[:at] + bytes([wrong]) + encoded[at + 1 :]).indices()
+    with pytest.raises(Malformed, match="index 4294967296 does not fit"):
+        Reader(encoded[:4] + (2**32 - 9).to_bytes(4, "little") + encoded[8:]).indices()
+
+
+def test_a_long_list_of_indices_is_refused_before_it_is_unpacked() -> None:
+    """One bit on the wire is an integer in memory: 16 MB would become 5 GB."""
+    most = (5, 5 + MAX_SPAN - 1)
+    assert Reader(Writer().indices(most).done()).indices() == most
+    for first, last in ((5, 5 + MAX_SPAN), (0, 2**32 - 1)):
+        with pytest.raises(Malformed, match="allowed: up to 1048576"):
+            Writer().indices((first, last))
+    for span in (MAX_SPAN + 1, 2**32 - 1):
+        front = Writer().u32(span).u32(0).done()
+        with pytest.raises(Malformed, match="allowed: up to 1048576"):
+            Reader(front + b"\xff" * 16).indices()
 
 
 # --- terms and roster ---------------------------------------------------------------------------

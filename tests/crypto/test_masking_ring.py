@@ -10,7 +10,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+import crypto.masking_client
+from crypto.envelope import Heading
 from crypto.errors import MessageRefused, SumAborted
+from crypto.keys import Roster
 from crypto.masking_client import MaskingClient
 from crypto.masking_graph import Graph
 from crypto.masking_messages import (
@@ -170,10 +173,37 @@ def test_adverts_must_be_those_of_the_neighbours_under_one_root() -> None:
     places = [told.members.index(k) for k in sorted({1, far, *told.adverts})]
     more = {**told.adverts, far: everybody[far]}
     widened = changed(adverts=more, missing=tree.proof(places))
-    refuses(run, 1, widened, "not those of this client's neighbours")
+    refuses(run, 1, widened, "more adverts than this client has neighbours")
+    # One for another: as many as there should be, and each under the same root.
+    del more[near]
+    places.remove(told.members.index(near))
+    moved = changed(adverts=more, missing=tree.proof(places))
+    refuses(run, 1, moved, "not those of this client's neighbours")
     without = tuple(k for k in told.members if k != near)
     refuses(run, 1, changed(members=without), "members are not those of the adverts")
     run.clients[1].step(request)
+
+
+def test_adverts_are_counted_before_their_signatures_are_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An aggregator that shows a client all of many adverts does not keep it busy with them."""
+    run = ring()
+    request = requests_of(run, SHARE)[1]
+    told = Neighbourhood.decode(payload_of(request))
+    checked: list[int] = []
+    real = crypto.masking_client.unseal
+
+    def counting(message: bytes, heading: Heading, keys: Roster) -> memoryview:
+        checked.append(heading.sender)
+        return real(message, heading, keys)
+
+    monkeypatch.setattr(crypto.masking_client, "unseal", counting)
+    many = Neighbourhood(told.members, told.missing, {**told.adverts, 1000: b"", 1001: b""})
+    refuses(run, 1, resign(request, many.encode()), "more adverts than this client has neighbours")
+    assert checked == [0]
+    run.clients[1].step(request)
+    assert checked == [0, 0, *sorted(told.adverts)]
 
 
 def test_two_views_of_who_advertised_have_two_contexts() -> None:
