@@ -219,6 +219,9 @@ class MaskingClient:
         if not set(members) <= set(self._terms.cohort):
             raise Malformed("an advert of a client outside the cohort")
         self._check_quorum("adverts", len(members))
+        places = {index: place for place, index in enumerate(members)}
+        if self._index in shown.adverts or not {self._index, *shown.adverts} <= places.keys():
+            raise Malformed("the members are not those of the adverts and this client")
         if len(shown.adverts) > self._terms.degree:  # before a signature of each is checked
             raise Malformed("more adverts than this client has neighbours")
         adverts = {self._index: own.advert(self._terms.ctx1, self._index)}
@@ -226,9 +229,6 @@ class MaskingClient:
             heading = Heading(Step.ADVERTISE, peer, EVERYBODY, self._terms.ctx1)
             with refusing(peer, Step.ADVERTISE):
                 adverts[peer] = decode_advert(unseal(message, heading, self._terms.roster))
-        places = {index: place for place, index in enumerate(members)}
-        if self._index in shown.adverts or not adverts.keys() <= places.keys():
-            raise Malformed("the members are not those of the adverts and this client")
         leaves = {places[k]: advert_leaf(k, encode_advert(advert)) for k, advert in adverts.items()}
         root = root_of(len(members), leaves, shown.missing)
         graph = Graph.over(self._terms.ctx1, members, self._terms.degree, root)

@@ -189,8 +189,10 @@ def test_adverts_are_counted_before_their_signatures_are_checked(
 ) -> None:
     """An aggregator that shows a client all of many adverts does not keep it busy with them."""
     run = ring()
-    request = requests_of(run, SHARE)[1]
-    told = Neighbourhood.decode(payload_of(request))
+    requests = requests_of(run, SHARE)
+    request, told = requests[1], Neighbourhood.decode(payload_of(requests[1]))
+    everybody = {k: advert for each in requests.values() for k, advert in shown(each).items()}
+    del everybody[1]
     checked: list[int] = []
     real = crypto.masking_client.unseal
 
@@ -199,7 +201,7 @@ def test_adverts_are_counted_before_their_signatures_are_checked(
         return real(message, heading, keys)
 
     monkeypatch.setattr(crypto.masking_client, "unseal", counting)
-    many = Neighbourhood(told.members, told.missing, {**told.adverts, 1000: b"", 1001: b""})
+    many = Neighbourhood(told.members, told.missing, everybody)
     refuses(run, 1, resign(request, many.encode()), "more adverts than this client has neighbours")
     assert checked == [0]
     run.clients[1].step(request)

@@ -100,6 +100,28 @@ def test_conditions_are_those_of_the_tails(data: st.DataObject) -> None:
     assert (broken is None) == (one_opening <= -120 and one_sum <= -120 and alive <= -30)
 
 
+@pytest.mark.parametrize(
+    ("n", "c", "q", "k"),
+    [
+        (150, 15, 135, 62),
+        (1_000, 100, 900, 182),
+        (3_000, 30, 2_000, 120),
+        (10_000, 500, 9_000, 200),
+    ],
+)
+def test_the_first_condition_that_is_broken_is_told(n: int, c: int, q: int, k: int) -> None:
+    """At every threshold, and so on both sides of each border."""
+    words = ("two openings", "cut the ring", "random drops")
+    told = []
+    for t in range(k // 2 + 2, k + 2):
+        found = zip(chances(n, c, q, Sharing(k, t)), (-120, -120, -30), words, strict=True)
+        expected = next((word for chance, most, word in found if chance > most), None)
+        broken = broken_condition(n, c, q, Sharing(k, t))
+        assert (broken is None) if expected is None else (broken is not None and expected in broken)
+        told.append(expected)
+    assert set(told) >= {"two openings", "cut the ring"}
+
+
 @given(q=st.integers(60, 400), more=st.integers(1, 200), c=st.integers(0, 50), k=st.integers(2, 28))
 def test_fewer_that_advertise_are_the_worst_case(q: int, more: int, c: int, k: int) -> None:
     """(i) and (ii) at min_survivors hold for every larger U1: the tails fall."""
