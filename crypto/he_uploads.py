@@ -14,6 +14,7 @@ from crypto.envelope import Heading, Step, refusing, unseal
 from crypto.errors import Malformed
 from crypto.he_messages import decode_ciphertexts
 from crypto.he_parameters import Parameters
+from crypto.progress import Ticker
 from crypto.terms import Terms
 
 Words = NDArray[np.uint64]
@@ -57,11 +58,13 @@ def sum_of(
         Malformed: the sum is transparent.
     """
     total: Words | None = None
+    ticker = Ticker("adding: upload", len(uploads))
     for sender, upload in zip(senders_of(terms, uploads), uploads, strict=True):
         payload = unseal(upload, Heading(step, sender, recipient, context), terms.roster)
         with refusing(sender, step):
             words = decode_ciphertexts(payload, parameters)
         total = words if total is None else add_into(total, words, parameters)
+        ticker.add(1)
     if total is None or not total[:, 1].reshape(len(total), -1).any(axis=1).all():
         raise Malformed("transparent: the second polynomials add up to zero")
     return total

@@ -27,6 +27,15 @@ SIGNATURE_BYTES: Final = 64
 MAX_MEMBERS: Final = 2**32 - 2
 
 
+def never_pickled(thing: object) -> NoReturn:
+    """The `__reduce__` of everything secret.
+
+    Raises:
+        KeyRefused: always.
+    """
+    raise KeyRefused(f"a {type(thing).__name__} is never pickled")
+
+
 class Secret:
     """Bytes that never show: not in repr or str, not in an exception, not in a pickle."""
 
@@ -42,8 +51,7 @@ class Secret:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(redacted)"
 
-    def __reduce__(self) -> NoReturn:
-        raise KeyRefused(f"a {type(self).__name__} is never pickled")
+    __reduce__ = never_pickled
 
 
 def draw(rand: Rand, length: int = KEY_BYTES) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.codec import Writer
-from crypto.keys import Rand, draw
+from crypto.keys import Rand, draw, never_pickled
 
 Words = NDArray[np.uint64]
 
@@ -59,6 +59,8 @@ class Multiplier:
 
     def __repr__(self) -> str:
         return "Multiplier(redacted)"
+
+    __reduce__ = never_pickled
 
     def times(self, words: Words) -> Words:
         """The product, word by word, modulo the primes."""

@@ -10,7 +10,7 @@ from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal
 from crypto.errors import OutOfOrder, RingRefused
 from crypto.he_messages import encode_ciphertexts
 from crypto.he_packing import to_coefficients
-from crypto.he_seal import Encryptor, scheme_for
+from crypto.he_pool import encrypt_all
 from crypto.keys import Identity
 from crypto.protocol import VectorSource
 from crypto.saved_state import begin_state, reading_state
@@ -75,8 +75,8 @@ class ThresholdClient:
             raise RingRefused(f"vector of shape {vector.shape}; allowed: ({terms.length},)")
         terms.ring.encode(vector)  # refuses what does not fit
         second = common_polynomial(context_of_key(terms), scheme)
-        encryptor = Encryptor(scheme_for(scheme), np.stack([first, second]))
-        encrypted = encryptor.encrypt_all(to_coefficients(vector, scheme))
+        coefficients = to_coefficients(vector, scheme)
+        encrypted = encrypt_all(scheme, np.stack([first, second]), coefficients)
         context = context_under(terms, key)
         heading = Heading(Step.THRESHOLD_INPUT, self._index, EVERYBODY, context)
         return seal(self._identity, heading, encode_ciphertexts(scheme, encrypted))

@@ -22,7 +22,8 @@ import numpy as np
 from crypto.codec import tagged_digest
 from crypto.he_parameters import Parameters
 from crypto.he_transform import Transform, transform_for
-from crypto.keys import Rand
+from crypto.keys import Rand, never_pickled
+from crypto.progress import Ticker
 from crypto.residues import (
     Multiplier,
     Words,
@@ -65,6 +66,8 @@ class KeyPart:
     def __repr__(self) -> str:
         return "KeyPart(redacted)"
 
+    __reduce__ = never_pickled
+
 
 def summed(parts: Iterable[Words], primes: Sequence[int]) -> Words:
     """The sum of polynomials, one at least, [primes, N]."""
@@ -95,6 +98,8 @@ class KeyShare:
     def __repr__(self) -> str:
         return f"KeyShare(point={self._point}, redacted)"
 
+    __reduce__ = never_pickled
+
     def answer(self, seconds: Words, points: Sequence[int], pad: Words, rand: Rand) -> Words:
         """Smudged parts of the decryptions of c1 polynomials, as a member of a set.
 
@@ -110,10 +115,12 @@ class KeyShare:
             those of the set.
         """
         factor = self._times_weight(points)
+        ticker = Ticker("answering: ciphertext", len(seconds))
         found = np.empty_like(seconds)
         for row, second, mask in zip(found, seconds, pad, strict=True):
             pair = self._transform.forward(np.stack([second, self._smudging(rand)]))
             row[:] = self._smudged(factor, pair[0], pair[1], mask)
+            ticker.add(1)
         return found
 
     def answer_transformed(

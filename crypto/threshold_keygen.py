@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import KeyRefused, Malformed
 from crypto.hybrid import HybridKey
-from crypto.keys import KEY_BYTES, Identity, Rand, Secret, draw
+from crypto.keys import KEY_BYTES, Identity, Rand, Secret, draw, never_pickled
 from crypto.masking_keys import Channel
 from crypto.terms import Terms
 from crypto.threshold_checks import check_checks, checked_part, point_of
@@ -57,6 +57,8 @@ class Committed:
     channel: HybridKey
     part: bytes
     secret: Words
+
+    __reduce__ = never_pickled
 
     def commitment(self, context: bytes, member: int) -> Commitment:
         """What the member published."""

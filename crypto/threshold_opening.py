@@ -16,6 +16,7 @@ from crypto.errors import Malformed
 from crypto.he_packing import from_coefficients
 from crypto.he_seal import Rounder, scheme_for
 from crypto.he_transform import transform_for
+from crypto.progress import Ticker
 from crypto.residues import BINOMIAL_PAIRS, Multiplier, Words, add, column
 from crypto.threshold_key import summed
 from crypto.threshold_parameters import ThresholdParameters
@@ -75,12 +76,14 @@ class Opener:
         scheme = self._parameters.scheme
         primes = column(scheme.data_primes)
         rows = []
+        ticker = Ticker("opening: ciphertext", len(total))
         for at, ciphertext in enumerate(total):
             added = summed([answer[at] for answer in answers], scheme.data_primes)
             product = self._transform.backward(np.stack([added, added]))[0]
             plain = add(ciphertext[0], product, primes)
             self._check(plain)
             rows.append(self._rounder.round(plain))
+            ticker.add(1)
         return from_coefficients(np.stack(rows), scheme, length)
 
     def _check(self, plain: Words) -> None:

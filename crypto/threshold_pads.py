@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from crypto.codec import Writer
 from crypto.keys import Rand, Secret, derive
+from crypto.progress import Ticker
 from crypto.residues import Words, add, column, subtract, uniform
 
 _LABEL: Final = "fedmeta/threshold/v1/pad"
@@ -65,7 +66,9 @@ def pad_of(
     """
     total = np.zeros(shape, dtype=np.uint64)
     asked = Writer().indices(members).done()
+    ticker = Ticker("drawing pads: member", len(members))
     for other in members:
+        ticker.add(1)
         if other == member:
             continue
         stream = _stream(derive(keys[other].reveal(), _LABEL, context, asked))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed, SharesRefused
 from crypto.he_words import pack_polynomials, packed_polynomials_size, unpack_polynomials
-from crypto.keys import Rand
+from crypto.keys import Rand, never_pickled
 from crypto.residues import Words, column, hashed, inner, uniform
 
 _SOUNDNESS_BITS: Final = 128
@@ -49,6 +49,8 @@ class Share:
 
     words: Words
     blinding: tuple[tuple[int, ...], ...]
+
+    __reduce__ = never_pickled
 
     def encode(self, primes: Sequence[int]) -> bytes:
         """Words, then blinding words of 8 bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,22 +12,24 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import crypto.progress
 import crypto.threshold_aggregator
 import crypto.threshold_client
 import crypto.threshold_keygen
 import crypto.threshold_member
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal
-from crypto.errors import Malformed, MessageRefused, SumAborted, TermsRefused
+from crypto.errors import KeyRefused, Malformed, MessageRefused, SumAborted, TermsRefused
 from crypto.he_messages import OpenRequest, decode_ciphertexts, encode_ciphertexts
 from crypto.he_packing import from_coefficients, to_coefficients
 from crypto.he_seal import Rounder, scheme_for
 from crypto.he_transform import transform_for
+from crypto.progress import listening
 from crypto.protocol import Outgoing, Ready
 from crypto.residues import Multiplier, Words, add, column, hashed, reduced, subtract
 from crypto.secure_sum import SECURE_SUMS, SumOfficer
 from crypto.threshold_contexts import context_of_key, context_under, digest_of_key, digest_of_share
 from crypto.threshold_key import KeyPart, common_polynomial, summed
-from crypto.threshold_keygen import Checked
+from crypto.threshold_keygen import Checked, Committed, Dealt
 from crypto.threshold_member import ThresholdMember
 from crypto.threshold_messages import (
     Dealing,
@@ -42,7 +45,7 @@ from crypto.threshold_messages import (
     encode_sized_and_bundle,
 )
 from crypto.threshold_parameters import choose
-from crypto.threshold_sharing import Share, weight_at_zero
+from crypto.threshold_sharing import Share, deal, weight_at_zero
 from tests.crypto.harness import (
     EVIDENCE,
     INTENT,
@@ -488,7 +491,8 @@ def test_shares_that_do_not_fit_together_are_noticed(
 ) -> None:
     """A dealer that gives one member a share of something else, in good form.
 
-    Without the check the key would be signed by members whose shares open nothing.
+    Without both checks of the dealing members sign the key, and its test ends the attempt. Without
+    the test, too, clients encrypt under a key that this member's sets do not open.
     """
     honest = crypto.threshold_keygen.deal
 
@@ -523,6 +527,28 @@ def test_shares_that_do_not_fit_together_are_noticed(
     for k, request in out.messages.items():
         with pytest.raises(MessageRefused, match="do not fit together"):
             run.officers[k].step(request)
+    monkeypatch.setattr(crypto.threshold_keygen, "check_checks", lambda *_: None)
+    with pytest.raises(SumAborted, match="are not of the key that they signed"):
+        on_to_the_end(run, out)
+    monkeypatch.setattr(crypto.threshold_aggregator, "key_fits", lambda *_: True)
+    run = attempt()
+    out = run.aggregator.advance()
+    assert isinstance(out, Outgoing)
+    with pytest.raises(SumAborted, match="the noise is larger"):
+        on_to_the_end(run, out)
+    assert run.ready is not None  # every client had encrypted under that key
+
+
+def on_to_the_end(run: Run, out: Outgoing) -> None:
+    """Everybody answers from here on."""
+    found: object = out
+    while isinstance(found, Outgoing | Ready):
+        if isinstance(found, Ready):
+            run.ready = found
+            found = run.aggregator.authorise(INTENT, EVIDENCE)
+        for k, request in found.messages.items():
+            run.aggregator.receive(k, run.parties[k].step(request))
+        found = run.aggregator.advance()
 
 
 def signed_key(run: Run) -> tuple[bytes, bytes, dict[int, bytes]]:
@@ -676,11 +702,46 @@ def test_transparent_sums_and_foreign_words_are_refused() -> None:
         decode_ciphertexts(memoryview(full), scheme)
 
 
-def test_members_do_not_show_their_state() -> None:
-    run = committee()
-    until(run, PART)
+@pytest.mark.parametrize("step", [1, 2, OPEN, PART])
+def test_members_show_and_pickle_nothing_of_their_state(step: int) -> None:
+    """Committed, dealt, checked, and with a sum to answer for."""
+    run = committee(3, 2)
+    until(run, step)
     for k in run.officers:
-        text = repr(run.officers[k]) + repr(member(run, k)._phase) + repr(share_of(run, k).shape)
-        for word in share_of(run, k)[0, :50]:
-            assert str(word) not in text
-    assert "redacted" in repr(run.officers[FIRST])
+        phase = member(run, k)._phase
+        text = repr(run.officers[k]) + repr(phase)
+        if isinstance(phase, Committed):
+            secrets = phase.secret[0, :50]
+        elif isinstance(phase, Dealt):
+            secrets = phase.own.words[0, :50]
+            text += repr(phase.own) + repr(phase.halves)
+        else:
+            assert isinstance(phase, Checked)
+            secrets = phase.share.words[0, :50]
+            text += repr(phase.share) + repr(phase.pairs)
+        assert not any(str(word) in text for word in secrets if word > 1000)
+        assert "redacted" in repr(run.officers[k])
+        for thing in (run.officers[k], phase):
+            with pytest.raises((KeyRefused, TypeError)):
+                pickle.dumps(thing)
+
+
+def test_parts_and_shares_of_a_key_are_never_pickled() -> None:
+    scheme = choose(committee().terms).scheme
+    part = KeyPart(scheme, common_polynomial(bytes(32), scheme), os.urandom)
+    share = deal(part.secret, (1, 2), 2, scheme.data_primes, os.urandom)[1]
+    for thing in (part, share, Multiplier(part.secret, scheme.data_primes)):
+        with pytest.raises(KeyRefused, match="never pickled"):
+            pickle.dumps(thing)
+        assert str(part.secret[0, 0]) not in repr(thing)
+
+
+def test_long_steps_tell_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(crypto.progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(crypto.progress, "_EVERY_SECONDS", 0.0)
+    with listening(told.append):
+        committee(3, 2).drive()
+    parts = ("encrypting: ciphertext", "adding: upload", "drawing pads: member")
+    for what in (*parts, "answering: ciphertext", "opening: ciphertext"):
+        assert any(line.startswith(f"{what} ") for line in told), what
