@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from crypto.channel import Channel
 from crypto.codec import Reader
 from crypto.envelope import (
     AGGREGATOR,
@@ -27,9 +28,9 @@ from crypto.keys import KEY_BYTES, Identity, Rand
 from crypto.masking_graph import HASH_BYTES, Graph, advert_leaf, root_of
 from crypto.masking_keys import (
     Advert,
-    Channel,
     ClientSecrets,
     Pair,
+    open_channel,
     self_key,
 )
 from crypto.masking_messages import (
@@ -149,7 +150,7 @@ class MaskingClient:
         opening = reader.sized()
         self._opening = Opening.decode(opening) if opening else None
         if self._due is Step.MASKED_INPUT:
-            self._channel = Channel(self._context, self._own_secrets().channel, self._index)
+            self._channel = open_channel(self._context, self._own_secrets().channel, self._index)
 
     def step(self, message: bytes) -> bytes:
         """Answer the aggregator's message; see SumClient.step."""
@@ -184,7 +185,7 @@ class MaskingClient:
         """
         secrets = self._own_secrets()
         graph, ctx2, adverts = self._read_adverts(payload, secrets)
-        channel = Channel(ctx2, secrets.channel, self._index)
+        channel = open_channel(ctx2, secrets.channel, self._index)
         dealt = self._deal(secrets, graph.closed(self._index))
         dealings: dict[int, bytes] = {}
         escrows: dict[int, bytes] = {}

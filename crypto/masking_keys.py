@@ -14,17 +14,16 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from crypto.channel import TAG_BYTES, Channel
 from crypto.codec import Writer, tagged_digest
 from crypto.errors import KeyRefused
-from crypto.hybrid import CIPHERTEXT_BYTES, HybridKey, encapsulate
+from crypto.hybrid import HybridKey, encapsulate
 from crypto.keys import KEY_BYTES, Rand, Secret, derive, draw
 
 _LABEL: Final = "fedmeta/masking/v1/"
 # Every AEAD key seals exactly one message, so one nonce is enough.
 _NONCE: Final = bytes(12)
-_TAG_OF_AEAD: Final = 16
-SEAL_OVERHEAD: Final = CIPHERTEXT_BYTES + _TAG_OF_AEAD
-ESCROW_BYTES: Final = KEY_BYTES + _TAG_OF_AEAD
+ESCROW_BYTES: Final = KEY_BYTES + TAG_BYTES
 
 
 @dataclass(frozen=True)
@@ -178,68 +177,9 @@ class Pair:
         return AESGCM(derive(lower.reveal(), _LABEL + "escrow key", bound)), bound
 
 
-class Channel:
-    """Sealed bytes from client i to client j, one message per direction and attempt.
-
-    A seal that opens was made by the peer: without the X25519 key of one of the two ends, which
-    are those of signed adverts, nobody has its key. So it carries no signature of its own.
-    """
-
-    def __init__(self, ctx2: bytes, own: HybridKey, own_index: int) -> None:
-        self._ctx2 = ctx2
-        self._own = own
-        self._index = own_index
-        self._agreed: dict[bytes, bytes] = {}
-
-    def __repr__(self) -> str:
-        return f"Channel(index={self._index}, redacted)"
-
-    def seal(self, peer: bytes, peer_index: int, plaintext: bytes, attached: bytes = b"") -> bytes:
-        """Encrypt to a peer: KEM ciphertext, then AES-256-GCM; SEAL_OVERHEAD longer.
-
-        Args:
-            peer: the peer's hybrid public channel key.
-            peer_index: its index.
-            plaintext: what only the peer may read.
-            attached: what travels beside it in clear and is authenticated with it.
-
-        Raises:
-            KeyRefused: the peer's public key is unusable.
-        """
-        encapsulated, ciphertext = encapsulate(peer)
-        shared = self._agree(peer) + encapsulated
-        ends = (_party(self._index), self._own.public, _party(peer_index), peer)
-        cipher, context = self._cipher(shared, ciphertext, ends, attached)
-        return ciphertext + cipher.encrypt(_NONCE, plaintext, context)
-
-    def open(self, peer: bytes, peer_index: int, sealed: bytes, attached: bytes = b"") -> bytes:
-        """Decrypt what a peer sealed to this client, if what is attached is what it attached.
-
-        Raises:
-            KeyRefused: the key gives no shared secret, or the seal does not open.
-        """
-        if len(sealed) < SEAL_OVERHEAD:
-            raise KeyRefused("sealed shares do not open")
-        ciphertext, body = sealed[:CIPHERTEXT_BYTES], sealed[CIPHERTEXT_BYTES:]
-        shared = self._agree(peer) + self._own.decapsulate(ciphertext)
-        ends = (_party(peer_index), peer, _party(self._index), self._own.public)
-        cipher, context = self._cipher(shared, ciphertext, ends, attached)
-        try:
-            return cipher.decrypt(_NONCE, body, context)
-        except InvalidTag:
-            raise KeyRefused("sealed shares do not open") from None
-
-    def _agree(self, peer: bytes) -> bytes:
-        """X25519 is the same in both directions, so once is enough."""
-        if peer not in self._agreed:
-            self._agreed[peer] = self._own.agree(peer)
-        return self._agreed[peer]
-
-    def _cipher(
-        self, shared: bytes, ciphertext: bytes, ends: tuple[bytes, ...], attached: bytes
-    ) -> tuple[AESGCM, bytes]:
-        bound = tagged_digest(_LABEL + "sealed shares", self._ctx2, *ends, ciphertext, attached)
-        return AESGCM(derive(shared, _LABEL + "channel", bound)), bound
+def open_channel(ctx2: bytes, own: HybridKey, own_index: int) -> Channel:
+    """The channel of a client in one attempt, for shares of its secrets."""
+    return Channel(_LABEL, ctx2, own, own_index)
 
 
 def _party(index: int) -> bytes:

@@ -20,12 +20,13 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Final
 
+from crypto.channel import SEAL_OVERHEAD
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
 from crypto.hybrid import CIPHERTEXT_BYTES, HYBRID_KEY_BYTES
 from crypto.keys import KEY_BYTES
 from crypto.masking_graph import HASH_BYTES
-from crypto.masking_keys import ESCROW_BYTES, SEAL_OVERHEAD, Advert, PairOffer
+from crypto.masking_keys import ESCROW_BYTES, Advert, PairOffer
 
 SHARE_BYTES: Final = KEY_BYTES
 SEALED_BYTES: Final = 2 * SHARE_BYTES + SEAL_OVERHEAD

@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.channel import Channel
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import KeyRefused, Malformed
 from crypto.hybrid import HybridKey
 from crypto.keys import KEY_BYTES, Identity, Rand, Secret, draw, never_pickled
-from crypto.masking_keys import Channel
 from crypto.terms import Terms
 from crypto.threshold_checks import check_checks, checked_part, point_of
 from crypto.threshold_contexts import (
@@ -47,7 +47,8 @@ from crypto.threshold_sharing import Share, combinations, deal
 
 Words = NDArray[np.uint64]
 
-CHANNEL: Final = "fedmeta/threshold/v1/channel key"
+_LABEL: Final = "fedmeta/threshold/v1/"
+CHANNEL: Final = _LABEL + "channel key"
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,7 +154,7 @@ class KeyMaker:
         if commitments[self._index] != phase.commitment(self.context, self._index).encode():
             raise Malformed("the commitment of this member is another one")
         context = context_of_dealing(self._terms, commitments)
-        channel = Channel(context, phase.channel, self._index)
+        channel = Channel(_LABEL, context, phase.channel, self._index)
         points = {k: point_of(self._terms.roster, k) for k in commitments}
         threshold = self._parameters.threshold
         shares = deal(phase.secret, list(points.values()), threshold, self._primes, self._rand)
@@ -224,7 +225,7 @@ class KeyMaker:
         self, phase: Dealt, context: bytes, dealer: int, sealed: bytes
     ) -> tuple[bytes, Share]:
         """The dealer's half of a pair key, and the share that it dealt."""
-        channel = Channel(context, phase.channel, self._index)
+        channel = Channel(_LABEL, context, phase.channel, self._index)
         peer = Commitment.decode(phase.commitments[dealer]).channel
         opened = channel.open(peer, dealer, sealed)
         share = Share.decode(opened[KEY_BYTES:], self._primes, self._scheme.degree)

@@ -4,7 +4,7 @@ Formats (little-endian; words as in crypto.he_words; a bundle is byte strings by
 set is strictly increasing u32 behind their number):
     commitment     H(b_i) 32 bytes | hybrid public key of the channel
     dealt          signed dealing behind its length | bundle of sealed shares, by recipient
-    sealed share   half of a pair key 32 bytes | share, through crypto.masking_keys.Channel
+    sealed share   half of a pair key 32 bytes | share, through crypto.channel
     dealing        words of b_i | bundle of digests of the sealed shares, by recipient
     delivery       bundle of signed dealings | bundle of sealed shares, both by dealer
     check          set of dealers complained of | if empty: for each dealer and prime in order its

@@ -17,7 +17,7 @@ from crypto.errors import MessageRefused
 from crypto.keys import Rand, Roster
 from crypto.masking_aggregator import MaskingAggregator
 from crypto.masking_client import MaskingClient
-from crypto.masking_keys import Channel, ClientSecrets, Pair, self_key
+from crypto.masking_keys import ClientSecrets, Pair, open_channel, self_key
 from crypto.masking_messages import (
     Dealing,
     DealtShares,
@@ -134,7 +134,7 @@ def play_everybody_else(run: Run) -> np.ndarray:
     shares, back, keys = {}, {}, []
     for k, encoded in decode_dealings(payload_of(shared))[0].items():
         dealing = Dealing.decode(encoded, dealer=1, recipient=k)
-        channel = Channel(ctx2, own[k].channel, k)
+        channel = open_channel(ctx2, own[k].channel, k)
         opened = channel.open(victim.channel, 1, dealing.sealed, dealing.attached)
         shares[k] = DealtShares.decode(opened).self_seed
         nothing = DealtShares(bytes(32), bytes(32)).encode()

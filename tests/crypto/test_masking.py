@@ -16,7 +16,7 @@ from crypto.envelope import EVERYBODY, Heading, Step, seal
 from crypto.errors import Malformed, MessageRefused, OutOfOrder, SumAborted
 from crypto.hybrid import HYBRID_KEY_BYTES
 from crypto.keys import Rand
-from crypto.masking_keys import Advert, Channel, ClientSecrets, PairOffer
+from crypto.masking_keys import Advert, ClientSecrets, PairOffer, open_channel
 from crypto.masking_messages import (
     Dealing,
     Kind,
@@ -594,7 +594,7 @@ def test_a_client_refuses_an_offer_that_was_changed_on_its_way_or_has_another_ta
         message = resign(request, encode_delivery(members, forged))
         refuses(run, 2, message, "do not open", sender=1)
         # The dealer itself can seal any offer.
-        dealer = Channel(context_of(request), run.clients[1]._secrets.channel, 1)
+        dealer = open_channel(context_of(request), run.clients[1]._secrets.channel, 1)
         public = run.clients[2]._secrets.channel.public
         sealed = dealer.seal(public, 2, bytes(64), wrong.encode())
         message = resign(

@@ -18,14 +18,16 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+import crypto.channel
 import crypto.masking_client
 import crypto.masking_keys
+from crypto.channel import Channel
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal
 from crypto.errors import MessageRefused, OutOfOrder, RingRefused, SumAborted, TermsRefused
 from crypto.keys import Rand
 from crypto.masking_client import MaskingClient
 from crypto.masking_graph import Graph
-from crypto.masking_keys import Channel, ClientSecrets, Pair, mask_key, self_key
+from crypto.masking_keys import ClientSecrets, Pair, mask_key, self_key
 from crypto.masking_messages import (
     SEALED_BYTES,
     Dealing,
@@ -656,6 +658,7 @@ def with_ideal_kem(patch: pytest.MonkeyPatch) -> None:
         return call
 
     patch.setattr(crypto.masking_keys, "encapsulate", again)
+    patch.setattr(crypto.channel, "encapsulate", again)
     patch.setattr(Channel, "seal", noting(Channel.seal))
     patch.setattr(Pair, "offer", noting(Pair.offer))
 

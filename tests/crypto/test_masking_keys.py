@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+import crypto.channel
 import crypto.masking_keys
+from crypto.channel import SEAL_OVERHEAD, Channel
 from crypto.errors import KeyRefused
 from crypto.hybrid import (
     CIPHERTEXT_BYTES,
@@ -22,12 +24,11 @@ from crypto.hybrid import (
 )
 from crypto.masking_keys import (
     ESCROW_BYTES,
-    SEAL_OVERHEAD,
-    Channel,
     ClientSecrets,
     Pair,
     commitment,
     mask_key,
+    open_channel,
     self_key,
 )
 from tests.crypto.harness import seeded
@@ -215,56 +216,57 @@ def test_the_three_secrets_of_a_client_are_independent() -> None:
 
 def test_channels_open_only_for_their_ends_direction_and_context() -> None:
     a, b, c = (HybridKey(bytes([k]) * 32, "test") for k in range(3))
-    sealed = Channel(CTX, a, 1).seal(b.public, 2, b"shares")
+    sealed = open_channel(CTX, a, 1).seal(b.public, 2, b"shares")
     assert len(sealed) == 6 + SEAL_OVERHEAD
     assert b"shares" not in sealed
-    assert Channel(CTX, b, 2).open(a.public, 1, sealed) == b"shares"
+    assert open_channel(CTX, b, 2).open(a.public, 1, sealed) == b"shares"
     for channel, peer, index in (
-        (Channel(OTHER, b, 2), a, 1),  # another attempt or view
-        (Channel(CTX, a, 1), b, 2),  # reflected to its sender
-        (Channel(CTX, b, 3), a, 1),  # for another client
-        (Channel(CTX, b, 2), a, 3),  # from another client
-        (Channel(CTX, b, 2), c, 1),
-        (Channel(CTX, c, 2), a, 1),
+        (open_channel(OTHER, b, 2), a, 1),  # another attempt or view
+        (open_channel(CTX, a, 1), b, 2),  # reflected to its sender
+        (open_channel(CTX, b, 3), a, 1),  # for another client
+        (open_channel(CTX, b, 2), a, 3),  # from another client
+        (open_channel(CTX, b, 2), c, 1),
+        (open_channel(CTX, c, 2), a, 1),
     ):
         with pytest.raises(KeyRefused, match="do not open"):
             channel.open(peer.public, index, sealed)
     for at in (0, CIPHERTEXT_BYTES - 1, CIPHERTEXT_BYTES, len(sealed) - 1):
         changed = sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
         with pytest.raises(KeyRefused, match="do not open"):
-            Channel(CTX, b, 2).open(a.public, 1, changed)
+            open_channel(CTX, b, 2).open(a.public, 1, changed)
     for length in (0, 10, CIPHERTEXT_BYTES, SEAL_OVERHEAD - 1):
         with pytest.raises(KeyRefused, match="do not open"):
-            Channel(CTX, b, 2).open(a.public, 1, sealed[:length])
+            open_channel(CTX, b, 2).open(a.public, 1, sealed[:length])
 
 
 def test_a_seal_covers_what_is_attached() -> None:
     a, b = HybridKey(b"a" * 32, "test"), HybridKey(b"b" * 32, "test")
-    sealed = Channel(CTX, a, 1).seal(b.public, 2, b"shares", b"offer")
-    assert Channel(CTX, b, 2).open(a.public, 1, sealed, b"offer") == b"shares"
+    sealed = open_channel(CTX, a, 1).seal(b.public, 2, b"shares", b"offer")
+    assert open_channel(CTX, b, 2).open(a.public, 1, sealed, b"offer") == b"shares"
     for attached in (b"", b"offe", b"offer\0", b"other"):
         with pytest.raises(KeyRefused, match="do not open"):
-            Channel(CTX, b, 2).open(a.public, 1, sealed, attached)
+            open_channel(CTX, b, 2).open(a.public, 1, sealed, attached)
 
 
 @pytest.mark.parametrize("which", ["x25519", "ml-kem"])
 def test_a_channel_needs_both_schemes(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     """One of the two shared secrets is not enough to open."""
     a, b = HybridKey(b"a" * 32, "test"), HybridKey(b"b" * 32, "test")
-    sealed = Channel(CTX, a, 1).seal(b.public, 2, b"shares")
+    sealed = open_channel(CTX, a, 1).seal(b.public, 2, b"shares")
     lost = "agree" if which == "x25519" else "decapsulate"
     monkeypatch.setattr(HybridKey, lost, lambda *_: bytes(32))
     with pytest.raises(KeyRefused, match="do not open"):
-        Channel(CTX, b, 2).open(a.public, 1, sealed)
+        open_channel(CTX, b, 2).open(a.public, 1, sealed)
 
 
 def test_both_directions_of_a_channel_have_their_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal plaintexts would show equal bytes under one key, as the nonce is fixed."""
     a, b = HybridKey(b"a" * 32, "test"), HybridKey(b"b" * 32, "test")
     fixed = encapsulate(b.public)
-    monkeypatch.setattr(crypto.masking_keys, "encapsulate", lambda _: fixed)
-    there = Channel(CTX, a, 1).seal(b.public, 2, bytes(64))
-    back = Channel(CTX, b, 2).seal(a.public, 1, bytes(64))
-    later = Channel(OTHER, a, 1).seal(b.public, 2, bytes(64))
-    bodies = {sealed[CIPHERTEXT_BYTES:][:64] for sealed in (there, back, later)}
-    assert len(bodies) == 3
+    monkeypatch.setattr(crypto.channel, "encapsulate", lambda _: fixed)
+    there = open_channel(CTX, a, 1).seal(b.public, 2, bytes(64))
+    back = open_channel(CTX, b, 2).seal(a.public, 1, bytes(64))
+    later = open_channel(OTHER, a, 1).seal(b.public, 2, bytes(64))
+    another = Channel("another protocol/", CTX, a, 1).seal(b.public, 2, bytes(64))
+    bodies = {sealed[CIPHERTEXT_BYTES:][:64] for sealed in (there, back, later, another)}
+    assert len(bodies) == 4

@@ -12,10 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import crypto
+from crypto.channel import SEAL_OVERHEAD
 from crypto.errors import KeyRefused
 from crypto.hybrid import CIPHERTEXT_BYTES, HybridKey
 from crypto.masking_graph import Graph
-from crypto.masking_keys import SEAL_OVERHEAD, Channel
+from crypto.masking_keys import open_channel
 
 MODULES = [
     importlib.import_module(f"crypto.{found.name}")
@@ -42,7 +43,7 @@ def test_what_parties_hold_and_send_never_changes() -> None:
 
 def test_a_seal_of_nothing_opens_and_a_shorter_one_does_not() -> None:
     keys = {k: HybridKey(bytes([k]) * 32, "test") for k in (1, 2)}
-    one, two = (Channel(b"c" * 32, keys[k], k) for k in (1, 2))
+    one, two = (open_channel(b"c" * 32, keys[k], k) for k in (1, 2))
     sealed = one.seal(keys[2].public, 2, b"")
     assert len(sealed) == SEAL_OVERHEAD == CIPHERTEXT_BYTES + 16
     assert two.open(keys[1].public, 1, sealed) == b""

@@ -13,13 +13,14 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+import crypto.channel
 import crypto.masking_keys
 from crypto.envelope import AGGREGATOR, Heading, Step, seal
 from crypto.errors import KeyRefused, MessageRefused
 from crypto.hybrid import CIPHERTEXT_BYTES, HybridKey
 from crypto.keys import Secret
 from crypto.masking_client import MaskingClient
-from crypto.masking_keys import Advert, Channel, Pair, mask_key
+from crypto.masking_keys import Advert, Pair, mask_key, open_channel
 from crypto.masking_messages import (
     OFFER_BYTES,
     SEALED_BYTES,
@@ -132,7 +133,9 @@ def test_a_colluder_cannot_deal_in_the_name_of_another() -> None:
         for guess in (bytes(32), own.agree(known[3].channel), own.agree(known[dealer].channel)):
             keys.append((Pretender(known[dealer].channel, guess), dealer))
         for key, claimed in keys:
-            sealed = Channel(context, key, claimed).seal(known[3].channel, 3, shares, old.attached)
+            sealed = open_channel(context, key, claimed).seal(
+                known[3].channel, 3, shares, old.attached
+            )
             assert "do not open" in refused(run, 3, dealer, sealed + old.attached)
 
 
@@ -212,6 +215,7 @@ def test_every_key_of_an_aead_or_a_stream_is_used_for_one_message(
             return self._cipher.decrypt(nonce, ciphertext, context)
 
     monkeypatch.setattr(crypto.masking_keys, "AESGCM", Counting)
+    monkeypatch.setattr(crypto.channel, "AESGCM", Counting)
     terms = make_terms(5)
     for seed in range(2):
         Run("masking", terms, make_vectors(terms), seed=seed).drive({4: MASKED})

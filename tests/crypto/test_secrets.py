@@ -12,10 +12,11 @@ from types import FunctionType, ModuleType
 import numpy as np
 import pytest
 
+from crypto.channel import Channel
 from crypto.errors import CryptoError, KeyRefused
 from crypto.hybrid import HybridKey
 from crypto.keys import KEY_BYTES, AgreementKey, Identity, Secret
-from crypto.masking_keys import Channel, ClientSecrets
+from crypto.masking_keys import ClientSecrets
 from crypto.masking_messages import DealtShares
 from crypto.secure_sum import SECURE_SUMS
 from tests.crypto.harness import (
@@ -157,7 +158,7 @@ def test_secret_objects_redact_themselves() -> None:
         ClientSecrets.generate(lambda n: secret[:n]),
         DealtShares(secret, secret),
         HybridKey(secret, "test"),
-        Channel(bytes(32), HybridKey(secret, "test"), 1),
+        Channel("test/", bytes(32), HybridKey(secret, "test"), 1),
     ]
     for thing in objects:
         for text in (repr(thing), str(thing), f"{thing}", repr([thing]), repr({"k": thing})):

@@ -46,7 +46,10 @@ class Encapsulations:
     @contextmanager
     def injected(self) -> Iterator[None]:
         """Put this in the place of the library's encapsulation."""
-        with patch("crypto.masking_keys.encapsulate", self._encapsulate):
+        with (
+            patch("crypto.masking_keys.encapsulate", self._encapsulate),
+            patch("crypto.channel.encapsulate", self._encapsulate),
+        ):
             yield
 
     def _encapsulate(self, peer: bytes) -> tuple[bytes, bytes]:
