@@ -103,9 +103,12 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show the report of a finished run."""
-    from secure_fedmeta.results import read_report
+    from secure_fedmeta.results import read_assessment, read_report
 
     found = read_report(run_directory)
+    assessment = read_assessment(run_directory)
+    if assessment is not None:
+        found["assessment"] = assessment
     if as_json:
         print(json.dumps(found))
     else:
@@ -206,6 +209,47 @@ def plan(
         print(json.dumps(found, allow_nan=False))
     else:
         Console(highlight=False).print(render_plan(found))
+
+
+@app.command()
+def assess(
+    config: Annotated[Path, typer.Argument(help="TOML file whose pipeline is put to the test.")],
+    plant: Annotated[
+        str | None,
+        typer.Option(
+            help="Put a bug into the assessed copy, to see it noticed: half-noise, "
+            "double-sensitivity, no-clip, reused-seed, missing-share or shuffle."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder that assess.json is written to, such as a run directory.")
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Test whether the pipeline of a config does what its privacy claim says."""
+    from rich.console import Console
+
+    from secure_fedmeta.assess import assess as put_to_the_test
+    from secure_fedmeta.config import load_config
+    from secure_fedmeta.console import ConsoleStages, render_assessment
+    from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.plants import planted
+    from secure_fedmeta.results import check_folder, write_assessment
+
+    check_folder(out)
+    settings, mechanism = load_config(config), planted(plant)
+    with ConsoleStages(quiet=as_json) as stages:
+        try:
+            found = put_to_the_test(settings, mechanism, announce=stages.stage)
+        except ConfigError as error:
+            raise error if error.file else error.in_file(str(config)) from error
+    found |= {"planted": plant}
+    write_assessment(out, found)
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        Console(highlight=False).print(render_assessment(found))
+    raise typer.Exit(OK if found["passed"] else CHECK_FAILED)
 
 
 @app.command()

@@ -152,3 +152,21 @@ class Client(Party):
             intent_check=self._watch.check(terms),
             state=state,
         )
+
+
+class Seat(Protocol):
+    """What makes a client; see Client."""
+
+    def __call__(
+        self,
+        setting: Setting,
+        *,
+        index: int,
+        identity: Identity,
+        work: Work,
+        noise: SecureRandom,
+        rand: Callable[[int], bytes],
+        charge: Charge,
+    ) -> Client:
+        """The client of this place in the roster."""
+        ...

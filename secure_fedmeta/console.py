@@ -71,6 +71,41 @@ class ConsoleProgress:
             self._console.log(f"round {record['round']}: {facts}")
 
 
+class ConsoleStages:
+    """What goes on, on stderr: one changing line on a terminal, one line per stage elsewhere.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(
+            stderr=True, quiet=quiet, highlight=False, log_path=False, log_time=False
+        )
+        self._status = self._console.status("") if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def stage(self, text: str) -> None:
+        """Name the stage that begins."""
+        if self._status is None:
+            self._console.log(text)
+        else:
+            self._status.update(text)
+
+
 def _facts(record: dict[str, Any]) -> str:
     if record["status"] == "in clear":
         return "public data, without the secure sum"
@@ -92,6 +127,8 @@ def render_report(directory: Path, report: dict[str, Any]) -> RenderableType:
         lines.append(Text("NOT PRIVATE: all secrets of this run follow from one seed", "bold red"))
     lines += [_scores(report), _adversaries(report)]
     lines += [Text(line) for line in _facts_of_run(report)]
+    if "assessment" in report:
+        lines.append(render_assessment(report["assessment"]))
     lines.append(Text(f"Files: {directory}"))
     return Group(*lines)
 
@@ -119,6 +156,35 @@ def render_plan(planned: dict[str, Any]) -> RenderableType:
     ]
     lines += [Text(f"Curve: {path}") for path in planned.get("plots", ())]
     return Group(*lines)
+
+
+def render_assessment(found: dict[str, Any]) -> RenderableType:
+    """The table of an assessment: what was checked, what was found, and what would have failed."""
+    lines: list[RenderableType] = []
+    if found["planted"] is not None:
+        lines.append(Text(f"PLANTED BUG in the assessed copy: {found['planted']}", "bold red"))
+    lines.append(_checks(found))
+    lines.append(
+        Text(
+            f"A right pipeline fails anything with probability {found['false_alarm']:.2g} at most. "
+            f"It took {found['seconds']:.0f} s."
+        )
+    )
+    verdict = "passed" if found["passed"] else "FAILED: " + ", ".join(found["failed"])
+    lines.append(Text(f"Assessment: {verdict}"))
+    return Group(*lines)
+
+
+def _checks(found: dict[str, Any]) -> Table:
+    table = Table(title="Does the pipeline do what its plan says?", title_justify="left")
+    for heading in ("", "check", "found", "looks for", "power"):
+        table.add_column(heading)
+    words = {True: "ok", False: "FAILED", None: "not run"}
+    for check in found["checks"]:
+        power = "-" if check["power"] is None else f"{math.floor(check['power'] * 1e4) / 1e4:g}"
+        row = (words[check["passed"]], check["name"], check["found"], check["catches"], power)
+        table.add_row(*row, style="red" if check["passed"] is False else None)
+    return table
 
 
 def _legend(planned: dict[str, Any]) -> str:

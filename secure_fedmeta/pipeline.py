@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from crypto.errors import RingRefused, TermsRefused
+from crypto.errors import TermsRefused
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS, Committee, SecureSum, Sharing
@@ -18,7 +18,7 @@ from privacy.plan import PrivacyPlan
 from privacy.terms import Terms as PlanTerms
 from privacy.unit import Unit
 from secure_fedmeta.charge import Charges, Uncounted
-from secure_fedmeta.client import Client
+from secure_fedmeta.client import Client, Seat
 from secure_fedmeta.cohort import divide
 from secure_fedmeta.config import Config, PrivacyConfig
 from secure_fedmeta.errors import ConfigError, DataError, unknown_name
@@ -29,7 +29,7 @@ from secure_fedmeta.officer import Officer
 from secure_fedmeta.party import Party
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.server_opt import ServerOptimiser
-from secure_fedmeta.setting import Setting
+from secure_fedmeta.setting import Setting, ring_for
 from secure_fedmeta.simulation import CohortWork
 from secure_fedmeta.tasks import TaskSource, build_source
 from secure_fedmeta.transport.registry import TRANSPORTS
@@ -122,7 +122,7 @@ def assemble(
         device=config.compute.device,
     )
     plan = _plan(config, source, training, learner.spec)
-    ring = _ring(plan)
+    ring = ring_for(plan)
     sharing = _sharing(config, plan, protocol)
     committee = _committee(config, protocol)
     optimiser = ServerOptimiser(
@@ -168,7 +168,13 @@ class Parties:
 
 
 def found_parties(
-    parts: Parts, run: bytes, randomness: Randomness, *, log_key: str, charges: Charges = None
+    parts: Parts,
+    run: bytes,
+    randomness: Randomness,
+    *,
+    log_key: str,
+    charges: Charges = None,
+    seat: Seat = Client,
 ) -> Parties:
     """Give every party its keys and its own randomness.
 
@@ -178,6 +184,7 @@ def found_parties(
         randomness: the operating system's, or a flagged seed.
         log_key: verifying key of the run's log.
         charges: client name -> where it charges its contributions; none: clients keep no ledger.
+        seat: what makes each client.
 
     Raises:
         ConfigError: the secure sum does not keep its promises under these thresholds.
@@ -213,7 +220,7 @@ def found_parties(
         committee=parts.committee,
     )
     clients = {
-        index: Client(
+        index: seat(
             setting,
             index=index,
             identity=identities[name],
@@ -346,18 +353,6 @@ def _with_noise(privacy: PrivacyConfig, terms: PlanTerms) -> PrivacyPlan:
     if privacy.epsilon is None:
         raise ConfigError("set epsilon or noise_multiplier", key="privacy")
     return PrivacyPlan.calibrated(epsilon=privacy.epsilon, **terms)
-
-
-def _ring(plan: PrivacyPlan) -> Ring:
-    try:
-        return Ring.for_sum(
-            max_abs=plan.max_abs,
-            clients=plan.clients,
-            noise_std=plan.noise_std(plan.clients),
-            dimension=plan.dimension,
-        )
-    except RingRefused as error:
-        raise ConfigError(str(error), key="privacy.max_units_per_client") from error
 
 
 def _sharing(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> Sharing:

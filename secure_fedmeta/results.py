@@ -17,6 +17,7 @@ from privacy.events import Event
 from privacy.report import budget_report
 from secure_fedmeta import __version__
 from secure_fedmeta.budget import Budget
+from secure_fedmeta.config import load_config
 from secure_fedmeta.errors import RunDirectoryError
 from secure_fedmeta.evaluation import Interval, Scores
 from secure_fedmeta.pipeline import Parts
@@ -29,6 +30,7 @@ REPORT = "report.json"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 CONFIG = "config.toml"
+ASSESSMENT = "assess.json"
 _NOT_PRIVATE = (
     "every secret followed from the config's seed: against whoever knows it no epsilon holds"
 )
@@ -214,6 +216,52 @@ def read_report(directory: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict) or "held_out" not in found:
         raise RunDirectoryError(f"{path} is not a report of this product")
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that files cannot be left in, before work is done for them.
+
+    Raises:
+        RunDirectoryError: it does not exist.
+    """
+    if not folder.is_dir():
+        raise RunDirectoryError(f"{folder} is no folder: name one that exists")
+
+
+def write_assessment(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write assess.json into a folder.
+
+    Raises:
+        RunDirectoryError: it cannot be written.
+    """
+    path = folder / ASSESSMENT
+    try:
+        write_json(path, found)
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def read_assessment(directory: Path) -> dict[str, Any] | None:
+    """What `fedmeta assess` left in a run directory; None where it left nothing.
+
+    Raises:
+        RunDirectoryError: it is not an assessment, or one of another config than the run's.
+    """
+    path = directory / ASSESSMENT
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict) or "checks" not in found:
+        raise RunDirectoryError(f"{path} is not an assessment of this product")
+    if found.get("config_digest") != load_config(directory / CONFIG).digest().hex():
+        raise RunDirectoryError(
+            f"{path} assesses another config than this run's: run fedmeta assess on "
+            f"{directory / CONFIG}, or move the file away"
+        )
     return found
 
 

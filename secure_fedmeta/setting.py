@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from crypto.errors import RingRefused
 from crypto.keys import Roster
 from crypto.ring import Ring
 from crypto.secure_sum import Committee, SecureSum, Sharing, Terms
 from privacy.plan import PrivacyPlan
+from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.vector import ParameterVector
 
 
@@ -69,3 +71,20 @@ class Setting:
     def model_digest(self, model: torch.Tensor) -> bytes:
         """Digest of parameters `[d]`, their layout and the module's constants: 32 bytes."""
         return self.spec.digest(model)
+
+
+def ring_for(plan: PrivacyPlan) -> Ring:
+    """The integers in which a plan's sums have room.
+
+    Raises:
+        ConfigError: no ring is large enough.
+    """
+    try:
+        return Ring.for_sum(
+            max_abs=plan.max_abs,
+            clients=plan.clients,
+            noise_std=plan.noise_std(plan.clients),
+            dimension=plan.dimension,
+        )
+    except RingRefused as error:
+        raise ConfigError(str(error), key="privacy.max_units_per_client") from error

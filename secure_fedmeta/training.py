@@ -39,6 +39,7 @@ from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, 
 from secure_fedmeta.results import report as closing_report
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.scoring import closing_arms, personaliser
+from secure_fedmeta.setting import Setting
 from secure_fedmeta.transport.registry import TRANSPORTS
 from secure_fedmeta.unprotected import UNPROTECTED
 from secure_fedmeta.workspace import Workspace, log_origin, name_run
@@ -309,6 +310,29 @@ class Training:
         }
 
 
+def genesis(setting: Setting, origin: str, *, private: bool) -> dict[str, Any]:
+    """The body of a log's first entry: what runs, under which plan, and what it leaves open.
+
+    Args:
+        setting: the run.
+        origin: the name that the log signs.
+        private: whether the run's secrets are secret.
+    """
+    return {
+        "run": setting.run.hex(),
+        "origin": origin,
+        "config_digest": setting.config_digest.hex(),
+        "plan_digest": setting.plan.digest().hex(),
+        "plan": setting.plan.to_json(),
+        "roster_digest": setting.roster.digest.hex(),
+        "code_digest": code_digest().hex(),
+        "lock_digest": environment_digest().hex(),
+        "not_private": not private,
+        "product_version": __version__,
+        "unprotected": list(UNPROTECTED),
+    }
+
+
 @contextmanager
 def _started_log(
     workspace: Workspace,
@@ -321,22 +345,7 @@ def _started_log(
     """A log with its first entries; pinned at once."""
     setting = parties.setting
     with _recovering_log(workspace, signer) as log:
-        log.append(
-            "genesis",
-            {
-                "run": setting.run.hex(),
-                "origin": signer.origin,
-                "config_digest": setting.config_digest.hex(),
-                "plan_digest": setting.plan.digest().hex(),
-                "plan": setting.plan.to_json(),
-                "roster_digest": setting.roster.digest.hex(),
-                "code_digest": code_digest().hex(),
-                "lock_digest": environment_digest().hex(),
-                "not_private": not randomness.private,
-                "product_version": __version__,
-                "unprotected": list(UNPROTECTED),
-            },
-        )
+        log.append("genesis", genesis(setting, signer.origin, private=randomness.private))
         for kind, body in budget.entries():
             log.append(kind, body)
         PinStore(state.state_directory()).save(workspace.run_id, signer.vkey, log.head)

@@ -1,0 +1,266 @@
+"""What is assessed: a config's pipeline, with the mechanism under suspicion, in copies to measure.
+
+A copy may be wider than the model: extra coordinates that no task fills. They carry noise like all
+others, which makes as many samples of one round as a small model gives in a hundred. Where a config
+has a coin for every unit, the noise is looked at with every unit drawn: it does not depend on the
+coins.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crypto.keys import Identity
+from crypto.secure_sum import SecureSum
+from privacy.compression import Compression
+from privacy.plan import PrivacyPlan
+from privacy.rng import SecureRandom
+from privacy.terms import Terms as PlanTerms
+from secure_fedmeta.charge import Charge
+from secure_fedmeta.client import Client, Seat, Work, contribution
+from secure_fedmeta.meta import MetaLearner, TaskBatch
+from secure_fedmeta.pipeline import Parties, Parts, found_parties
+from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.setting import Setting, ring_for
+from secure_fedmeta.vector import ParameterVector
+
+Ints = NDArray[np.int64]
+
+
+class Mechanism(Protocol):
+    """What stands in a pipeline where a bug could be; the real parts, unless one is planted."""
+
+    def plan(self, plan: PrivacyPlan) -> PrivacyPlan:
+        """The plan that the parties hold, which draws, clips, encodes and decodes."""
+        ...
+
+    def randomness(self, seed: int | None) -> Randomness:
+        """Where the parties' secrets come from."""
+        ...
+
+    def client(
+        self,
+        setting: Setting,
+        *,
+        index: int,
+        identity: Identity,
+        work: Work,
+        noise: SecureRandom,
+        rand: Callable[[int], bytes],
+        charge: Charge,
+    ) -> Client:
+        """A client of the roster."""
+        ...
+
+
+class Genuine:
+    """The pipeline as it is."""
+
+    def plan(self, plan: PrivacyPlan) -> PrivacyPlan:
+        """The plan itself."""
+        return plan
+
+    def randomness(self, seed: int | None) -> Randomness:
+        """The operating system's, or the seed of a config that is marked as not private."""
+        return Randomness(seed)
+
+    def client(
+        self,
+        setting: Setting,
+        *,
+        index: int,
+        identity: Identity,
+        work: Work,
+        noise: SecureRandom,
+        rand: Callable[[int], bytes],
+        charge: Charge,
+    ) -> Client:
+        """The client of a run."""
+        return Client(
+            setting,
+            index=index,
+            identity=identity,
+            work=work,
+            noise=noise,
+            rand=rand,
+            charge=charge,
+        )
+
+
+class Signal:
+    """Work that gives the same rows in every round, all of one user."""
+
+    def __init__(self, rows: NDArray[np.floating[Any]], users: Ints | None = None) -> None:
+        self._rows = rows
+        self._users = np.zeros(len(rows), dtype=np.int64) if users is None else users
+
+    def outer_vectors(self, client: str, model: Tensor, *, round_index: int) -> NDArray[np.float32]:
+        """The rows: float [tasks, d]."""
+        return cast(NDArray[np.float32], self._rows)
+
+    def users(self, client: str) -> Ints:
+        """Whose each row is: int64 [tasks]."""
+        return self._users
+
+
+class WideLearner:
+    """A learner whose vectors have extra coordinates, which no task fills.
+
+    Args:
+        inner: the configured learner.
+        spec: layout of the wide model; the inner model's coordinates come first.
+    """
+
+    def __init__(self, inner: MetaLearner, spec: ParameterVector) -> None:
+        self._inner = inner
+        self.spec = spec
+        self.name = inner.name
+
+    def outer_vectors(self, params: Tensor, batch: TaskBatch) -> Tensor:
+        """The inner vectors, and zeros behind: `[B, P] float32`."""
+        rows = self._inner.outer_vectors(params[: self._inner.spec.size], batch)
+        wide = torch.zeros(len(rows), self.spec.size, dtype=rows.dtype)
+        wide[:, : rows.shape[1]] = rows
+        return wide
+
+
+class _Wide(nn.Module):
+    def __init__(self, inner: nn.Module, extra: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.extra = nn.Parameter(torch.zeros(extra))
+
+
+def widened(parts: Parts, extra: int) -> Parts:
+    """The same run with `extra` coordinates behind those of the model, and the old plan."""
+    module = _Wide(parts.module, extra)
+    learner = WideLearner(parts.learner, ParameterVector.of(module))
+    return replace(parts, module=module, learner=cast(Any, learner))
+
+
+def terms_of(plan: PrivacyPlan) -> PlanTerms:
+    """The terms that a plan was made from, without its noise."""
+    return {
+        "unit": plan.unit,
+        "mechanism": plan.mechanism,
+        "noise": plan.noise,
+        "rate": plan.rate,
+        "max_participations": plan.max_participations,
+        "tasks_per_user": plan.tasks_per_user,
+        "delta": plan.delta,
+        "rounds": plan.rounds,
+        "clip": plan.clip,
+        "parameters": plan.parameters,
+        "expected_units": plan.expected_units,
+        "max_units_per_client": plan.max_units_per_client,
+        "clients": plan.clients,
+        "min_survivors": plan.min_survivors,
+        "max_colluders": plan.max_colluders,
+        "person_units": plan.person_units,
+        "compression": plan.compression,
+        "value_bits": plan.value_bits,
+    }
+
+
+class Subject:
+    """What is assessed: a config's parts, with the mechanism under suspicion.
+
+    Args:
+        parts: the checked run.
+        mechanism: the real one, or one with a bug.
+    """
+
+    def __init__(self, parts: Parts, mechanism: Mechanism) -> None:
+        self.parts = parts
+        self._mechanism = mechanism
+        self.plan = mechanism.plan(parts.plan)
+
+    def every_unit(self) -> PrivacyPlan:
+        """The plan with every unit drawn in every round."""
+        plan = self.parts.plan
+        if plan.rate == 1.0:
+            return self.plan
+        terms = terms_of(plan)
+        terms["rate"] = 1.0
+        z = plan.noise_multiplier
+        return self._mechanism.plan(PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms))
+
+    def sampled(self, units: int, rate: float) -> PrivacyPlan:
+        """The plan for vectors of `units` coordinates without compression, drawn at this rate."""
+        terms = terms_of(self.parts.plan)
+        terms |= {
+            "parameters": units,
+            "rate": rate,
+            "max_participations": None,
+            "compression": Compression(),
+            "value_bits": None,
+            "max_units_per_client": max(units, self.parts.plan.max_units_per_client),
+        }
+        z = self.parts.plan.noise_multiplier
+        return self._mechanism.plan(PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms))
+
+    def wide(self, extra: int, rounds: int) -> Subject:
+        """The subject with extra coordinates, every unit drawn, and room for so many rounds."""
+        plan = self.parts.plan
+        terms = terms_of(plan)
+        terms |= {"parameters": plan.parameters + extra, "rounds": rounds, "rate": 1.0}
+        z = plan.noise_multiplier
+        return self.with_plan(
+            PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms), extra=extra
+        )
+
+    def with_plan(self, plan: PrivacyPlan, *, extra: int) -> Subject:
+        """The subject under another plan, for `extra` coordinates more."""
+        parts = replace(widened(self.parts, extra), plan=plan, ring=ring_for(plan))
+        return Subject(parts, self._mechanism)
+
+    def clean(self, work: Work, client: str, model: Tensor, *, round_index: int) -> Ints:
+        """A client's contribution without its noise: int64 [dimension].
+
+        The difference of two contributions from one generator key: the rows, and zeros in their
+        place. Zeros give zero, and both draw the same coins and the same noise, which cancels.
+        """
+        key = secrets.token_bytes(32)
+        rows = work.outer_vectors(client, model, round_index=round_index)
+        return displacement(
+            self.plan, Signal(rows, self._users(work, client)), key, round_index=round_index
+        )
+
+    def _users(self, work: Work, client: str) -> Ints | None:
+        return work.users(client) if self.plan.unit == "user" else None
+
+    def found(self, log_key: str, seat: Seat, protocol: SecureSum) -> Parties:
+        """The parties of a new run, with new secrets."""
+        seed = self.parts.config.not_private
+        return found_parties(
+            replace(self.parts, plan=self.plan, protocol=protocol),
+            secrets.token_bytes(32),
+            self._mechanism.randomness(None if seed is None else seed.seed),
+            log_key=log_key,
+            seat=seat,
+        )
+
+    @property
+    def seat(self) -> Seat:
+        """What makes a client of this subject."""
+        return self._mechanism.client
+
+
+def displacement(plan: PrivacyPlan, work: Signal, key: bytes, *, round_index: int) -> Ints:
+    """What the rows of `work` add to one client's contribution: int64 [dimension]."""
+    model = torch.zeros(plan.parameters)
+
+    def of(rows: Work) -> Ints:
+        noise = SecureRandom.from_key(key)
+        return contribution(rows, "client", model, plan=plan, round_index=round_index, noise=noise)
+
+    rows = work.outer_vectors("client", model, round_index=round_index)
+    return of(work) - of(Signal(np.zeros_like(rows), work.users("client")))
