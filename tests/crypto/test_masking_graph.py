@@ -49,6 +49,9 @@ def test_the_order_follows_from_terms_members_and_root() -> None:
         Graph.over(b"ctx2", MEMBERS, 6, b"").ring,
     }
     assert len(rings) == 4
+    # By their places, too: of as many other members the order is another.
+    ahead = over(members=tuple(k + 1 for k in MEMBERS)).ring
+    assert tuple(k - 1 for k in ahead) != over().ring
     assert over() == over()
     # The same order at every degree: the ring is one, the reach another.
     assert over(degree=8).ring == over().ring

@@ -131,6 +131,16 @@ def test_too_few_near_one_client_is_an_abort_though_enough_answer() -> None:
     assert len(run.answers[UNMASK]) == 11
 
 
+def test_too_few_signatures_of_the_committee_are_an_abort_though_enough_answer() -> None:
+    run = ring(14, min_survivors=10)
+    requests_of(run, CONSISTENCY)
+    silent = graph(run).committee[:3]
+    run = ring(14, min_survivors=10)
+    with pytest.raises(SumAborted, match=r"consistency: .* 4 clients answered, 5 needed"):
+        run.drive(dict.fromkeys(silent, CONSISTENCY))
+    assert len(run.answers[CONSISTENCY]) == 11
+
+
 @pytest.mark.parametrize("silent", [{}, {2: SHARE}, {3: MASKED, 9: CONSISTENCY}])
 def test_everybody_can_restart_at_every_step(silent: dict[int, int]) -> None:
     run = restarting(ring())
@@ -216,6 +226,47 @@ def test_two_views_of_who_advertised_have_two_contexts() -> None:
         run.drive(drops)
         contexts.add(run.clients[1]._context)  # type: ignore[attr-defined]
     assert len(contexts) == 2
+
+
+def test_one_root_under_another_list_of_members_is_another_ring() -> None:
+    """A leaf far away is a hash to a client: only the list says whose it is."""
+    for silent in range(3, 14):
+        run = ring(13, min_survivors=9)
+        request = first_requests_without(run, silent, SHARE)[1]
+        told = Neighbourhood.decode(payload_of(request))
+        if silent - 1 not in told.adverts:
+            break
+    # The one before it in the list is said not to be there, and it in its place.
+    members = tuple(silent if k == silent - 1 else k for k in told.members)
+    assert members != told.members
+    lied = Neighbourhood(members, told.missing, told.adverts)
+    refuses(run, 1, resign(request, lied.encode()), "not those of this client's neighbours")
+    run.clients[1].step(request)
+
+
+def first_requests_without(run: Run, silent: int, step: int) -> dict[int, bytes]:
+    """Drive until the requests of a step are out, with a client that never advertises."""
+    out = run.aggregator.begin()
+    for _ in range(step):
+        for k, request in out.messages.items():
+            if k != silent:
+                run.aggregator.receive(k, run.clients[k].step(request))
+        advanced = run.aggregator.advance()
+        assert isinstance(advanced, Outgoing)
+        out = advanced
+    return dict(out.messages)
+
+
+def test_who_did_not_advertise_does_not_count_in_u2() -> None:
+    """It would count as a survivor too: a sum of fewer than min_survivors could be opened."""
+    run = ring()
+    request = first_requests_without(run, 12, MASKED)[1]
+    members, dealings = decode_delivery(payload_of(request))
+    assert 12 in run.terms.cohort
+    assert 12 not in members
+    more = resign(request, encode_delivery((*members, 12), dealings))
+    refuses(run, 1, more, "did not advertise")
+    run.clients[1].step(request)
 
 
 def test_a_delivery_must_hold_a_threshold_of_neighbours() -> None:
