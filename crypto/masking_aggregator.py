@@ -48,10 +48,12 @@ from crypto.terms import Terms
 
 
 class MaskingAggregator(AggregatorAttempt):
-    """The aggregator in one attempt; see SumAggregator. Memory does not grow with the clients.
+    """The aggregator in one attempt; see SumAggregator.
 
-    Uploads are added as they arrive. Recovered secrets are checked against the signed adverts, so
-    a wrong share costs time or the attempt, never a wrong sum.
+    Uploads are added as they arrive, so that vectors take as much memory as one. What clients deal
+    is held until all uploads are in: 3.5 kB for each pair of neighbours. Recovered secrets are
+    checked against the signed adverts, so a wrong share costs time or the attempt, never a wrong
+    sum.
     """
 
     kind = "masking aggregator"

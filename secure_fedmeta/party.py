@@ -121,6 +121,7 @@ class Party(ABC):
 
         Raises:
             MessageRefused: malformed, of another round or attempt, or refused by the secure sum.
+            OutOfOrder: the open attempt has answered its last step.
             StateError: the answer could not be made durable, and is not given.
         """
         with self._turn:

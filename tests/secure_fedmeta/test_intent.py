@@ -126,6 +126,15 @@ def test_a_checkpoint_by_another_key_is_refused(logged: Logged) -> None:
     refuses(logged.check(), fewer, "signature does not match")
 
 
+def test_a_checkpoint_of_another_size_than_its_leaves_is_refused(logged: Logged) -> None:
+    """Signed by the log's own key: what a party keeps of it would not say where the log stood."""
+    key, leaves = logged.federation.signer, logged.evidence.leaves
+    for size in (len(leaves) - 1, len(leaves) + 1):
+        head = key.sign(Checkpoint(key.origin, size, root_of(leaves)))
+        wrong = replace(logged.evidence, checkpoint=head)
+        refuses(logged.check(), wrong, "do not hash to the root of the checkpoint")
+
+
 @pytest.mark.parametrize(
     ("body", "name"),
     [
