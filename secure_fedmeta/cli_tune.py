@@ -32,14 +32,16 @@ def tune(
     from rich.console import Console
 
     from secure_fedmeta.config import load_config
-    from secure_fedmeta.console import ConsoleProgress, render_tune
+    from secure_fedmeta.console import ConsoleProgress
+    from secure_fedmeta.console_tune import render_tune
     from secure_fedmeta.errors import ConfigError
     from secure_fedmeta.trials import count_of
     from secure_fedmeta.tuning import tune as search
 
     settings = load_config(config, overrides or ())
     try:
-        rounds = count_of(settings) * settings.training.rounds
+        count = count_of(settings)
+        rounds = None if count is None else count * settings.training.rounds
         with ConsoleProgress(rounds, quiet=as_json) as progress:
             result = search(settings, out=out, progress=progress)
     except ConfigError as error:

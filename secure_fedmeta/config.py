@@ -236,12 +236,18 @@ class TuneConfig(_Section):
     public_validation: bool = Field(
         False, description="declares that scores on the validation clients may be shown"
     )
-    search: Literal["grid", "random"] = "grid"
+    search: Literal["grid", "random", "random-stopping"] = "grid"
     candidates: Count | None = Field(
         None, description="random alone: how many different candidates are drawn"
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         0, description="random alone: public seed of the draw; not a privacy parameter"
+    )
+    mean_trials: Annotated[FiniteFloat, Field(gt=1, le=1000)] | None = Field(
+        None, description="random-stopping alone: mean of the secret number of trials"
+    )
+    stopping: Literal["logarithmic", "geometric"] = Field(
+        "logarithmic", description="random-stopping alone: distribution of that number"
     )
     settings: dict[
         str, dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]]
@@ -266,6 +272,8 @@ class TuneConfig(_Section):
     def _draws(self) -> TuneConfig:
         if (self.search == "random") != (self.candidates is not None):
             raise ValueError('set candidates with search = "random", and only with it')
+        if (self.search == "random-stopping") != (self.mean_trials is not None):
+            raise ValueError('set mean_trials with search = "random-stopping", and only with it')
         return self
 
 

@@ -26,24 +26,26 @@ class ConsoleProgress:
     """A live bar on a terminal, one line per round elsewhere; on stderr: stdout stays clean.
 
     Args:
-        rounds: planned rounds.
+        rounds: planned rounds; None where it is not known how many.
         quiet: show nothing.
     """
 
-    def __init__(self, rounds: int, *, quiet: bool) -> None:
+    def __init__(self, rounds: int | None, *, quiet: bool) -> None:
         self._console = Console(
             stderr=True, quiet=quiet, highlight=False, log_path=False, log_time=False
         )
         self._live = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} rounds  {task.fields[facts]}"),
+            TextColumn("{task.completed}{task.fields[of]} rounds  {task.fields[facts]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
             disable=quiet or not sys.stderr.isatty(),
         )
-        self._task = self._live.add_task("training", total=rounds, facts="")
+        self._task = self._live.add_task(
+            "training", total=rounds, facts="", of="" if rounds is None else f"/{rounds}"
+        )
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -214,11 +216,11 @@ def _planned_adversaries(planned: dict[str, Any]) -> Table:
         figures = [
             "-"
             if key not in row["epsilon"]
-            else _epsilon(row["epsilon"][key]) + ("*" if key == row["claim"] else "")
+            else epsilon_of(row["epsilon"][key]) + ("*" if key == row["claim"] else "")
             for key in accountants
         ]
         table.add_row(
-            name.replace("_", " "), *figures, _epsilon(row["record"]), _epsilon(row["person"])
+            name.replace("_", " "), *figures, epsilon_of(row["record"]), epsilon_of(row["person"])
         )
     return table
 
@@ -238,11 +240,12 @@ def _scores(report: dict[str, Any]) -> Table:
         if found is None:
             table.add_row(label, "-", held_out["not_run"][arm])
         else:
-            table.add_row(label, *_interval(found))
+            table.add_row(label, *interval_of(found))
     return table
 
 
-def _interval(found: dict[str, Any]) -> tuple[str, str]:
+def interval_of(found: dict[str, Any]) -> tuple[str, str]:
+    """A mean over clients and its 95 % interval, in words where there is no number."""
     mean, width = found["mean"], found["ci95"]
     if mean is None:
         return "infinite", "the model diverged"
@@ -263,12 +266,13 @@ def _adversaries(report: dict[str, Any]) -> Table:
         claim = found["epsilon"][found["claim"]]
         table.add_row(
             name.replace("_", " "),
-            *(_epsilon(v) for v in (claim, found["record"], found["person"])),
+            *(epsilon_of(v) for v in (claim, found["record"], found["person"])),
         )
     return table
 
 
-def _epsilon(value: float | None) -> str:
+def epsilon_of(value: float | None) -> str:
+    """An epsilon as tables show it; None is no bound."""
     return "infinite" if value is None or math.isinf(value) else f"{value:.3f}"
 
 
@@ -306,72 +310,6 @@ def _budget(budget: dict[str, Any]) -> str:
     )
 
 
-def render_tune(directory: Path, found: dict[str, Any]) -> RenderableType:
-    """The table of a search's candidates, what was looked at, and what it cost."""
-    seen, effort, charge = found["looked_at"], found["effort"], found["charge"]
-    table = Table(
-        title=f"{len(found['candidates'])} of {effort['candidates']} candidates, "
-        f"{effort['rounds']} rounds each; mean {found['metric']} over the validation clients "
-        f"({found['better']} is better)",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("settings", min_width=27)
-    for heading in (f"mean {found['metric']}", "95 % interval", "epsilon alone", "seconds"):
-        table.add_column(heading, justify="right")
-    for row in found["candidates"]:
-        scored = row["score"] is not None
-        interval = {"mean": row["score"], "ci95": row["ci95"], "per_client": row["per_client"]}
-        score, width = _interval(interval) if row["per_client"] else ("-", row["status"])
-        table.add_row(
-            f"{row['number']}{' *' if row['number'] == found['chosen'] else ''}",
-            "\n".join(f"{key} = {value}" for key, value in row["settings"].items()),
-            score,
-            width if scored or not row["per_client"] else "the model diverged",
-            "free" if charge is None else _epsilon(row["epsilon"]),
-            f"{row['seconds']:.1f}",
-        )
-    lines: list[RenderableType] = [
-        table,
-        Text(
-            f"Looked at: training on {', '.join(seen['training_clients'])}; scores on "
-            f"{', '.join(seen['validation_clients'])} (public {seen['validation_is_public']})."
-        ),
-        Text(f"Not looked at: {', '.join(found['not_looked_at']) or 'nobody is held out'}."),
-        Text(_charge_of_search(charge)),
-    ]
-    if found["chosen"] is None:
-        lines.append(Text("No candidate could be chosen."))
-    else:
-        lines.append(Text(f"Chosen: candidate {found['chosen']}, as {directory / found['config']}"))
-        lines += [] if found["lead"] is None else [Text(_lead(found["lead"]))]
-    lines.append(Text(f"Files: {directory}"))
-    return Group(*lines)
-
-
-def _lead(lead: dict[str, Any]) -> str:
-    mean, width = lead["mean"], lead["ci95"]
-    head = f"Its lead over candidate {lead['over']}"
-    if mean is None:
-        return f"{head} is no number: one of them diverged."
-    if width is None:
-        return f"{head} is {mean:.4f}, on one client: that says little."
-    shows = "" if mean > width else "; it does not show beside the spread over clients"
-    return f"{head} is {mean:.4f} ± {width:.4f}, client by client{shows}."
-
-
-def _charge_of_search(charge: dict[str, Any] | None) -> str:
-    if charge is None:
-        return "Charged: nothing; the data are declared public."
-    worst = max(charge["epsilon"].values())
-    return (
-        f"Charged: {charge['rounds']} rounds to {charge['population']}, together epsilon "
-        f"{worst:.3f} at delta {charge['delta']:g} against the worst adversary; it has spent "
-        f"{charge['population_spent']:.3f} of {charge['granted']:g}. A run of the chosen config "
-        "is charged on top."
-    )
-
-
 def render_accounts(rows: list[dict[str, Any]]) -> RenderableType:
     """The accounts of a ledger: for each population a line, and a table of its grants."""
     if not rows:
@@ -391,7 +329,7 @@ def _account(row: dict[str, Any]) -> list[RenderableType]:
         table.add_row(
             grant["adversary"].replace("_", " "),
             f"{grant['granted']:g}",
-            _epsilon(grant["spent"]),
+            epsilon_of(grant["spent"]),
             f"{grant['remaining']:.3f}",
             grant["approver"],
             grant["expires"] or "for ever",

@@ -34,10 +34,10 @@ class Candidate:
     settings: Mapping[str, Any]
     parts: Parts
 
-    def most_events(self) -> Counter[Event]:
-        """What the trial costs at most: every round with the fewest contributions allowed."""
-        plan = self.parts.plan
-        return Counter({plan.worst_event(): plan.rounds})
+
+def most_events(parts: Parts) -> Counter[Event]:
+    """What a trial costs at most: every round with the fewest contributions allowed."""
+    return Counter({parts.plan.worst_event(): parts.plan.rounds})
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,22 @@ class Trial:
     events: Counter[Event]
 
 
-def count_of(config: Config) -> int:
-    """How many candidates a search of this config tries.
+def count_of(config: Config) -> int | None:
+    """How many candidates a search of this config trains; None where the number is drawn.
 
     Raises:
         ConfigError: no section `[tune]`, or one that asks for too many.
     """
-    return len(settings_of(tune_of(config)))
+    tune = tune_of(config)
+    return None if tune.search == "random-stopping" else len(settings_of(tune))
 
 
 def settings_of(tune: TuneConfig) -> tuple[dict[str, Any], ...]:
-    """The settings of every candidate, dotted key -> value.
+    """The settings of every candidate, or of all that may be drawn: dotted key -> value.
 
     A grid holds every combination, the last setting changing fastest. A random search draws
     different ones of them, each set of candidates being as likely as any other, by the public seed.
+    With random stopping every combination may be drawn.
 
     Raises:
         ConfigError: more candidates than allowed, or more than there are combinations.

@@ -7,7 +7,8 @@ is of clients who took no part in the choice.
 
 The candidates are fixed before the first one trains. On data that are not public all of their
 rounds are charged by composition. Aggregator and participants see every candidate's rounds, so
-that nothing less would do against them.
+that nothing less would do against them. With random stopping there is a smaller figure beside the
+charge, for those who get the chosen model and nothing else (privacy/tuning.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from privacy.errors import BudgetExceeded
 from privacy.events import Event
 from privacy.ledger import Ledger
 from privacy.ledger_limits import spent_of
+from privacy.tuning import Family, RandomStopping, selected_epsilon, uniform_below
 from secure_fedmeta import __version__
 from secure_fedmeta.budget import granted, open_ledger
 from secure_fedmeta.config import Config, parse_config
@@ -33,8 +35,8 @@ from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.progress import Progress, Silent
-from secure_fedmeta.randomness import Randomness
-from secure_fedmeta.results import finite, write_json
+from secure_fedmeta.randomness import RandomBytes, Randomness
+from secure_fedmeta.results import MODEL, finite, write_json
 from secure_fedmeta.scoring import personaliser, train_in_clear_as_planned
 from secure_fedmeta.training import run
 from secure_fedmeta.trials import (
@@ -42,6 +44,7 @@ from secure_fedmeta.trials import (
     Trial,
     best,
     lead,
+    most_events,
     settings_of,
     tree_of,
     tune_of,
@@ -71,7 +74,11 @@ class TuneResult:
 
 
 def tune(
-    config: Config, *, out: Path = Path("runs"), progress: Progress | None = None
+    config: Config,
+    *,
+    out: Path = Path("runs"),
+    progress: Progress | None = None,
+    rand: RandomBytes = os.urandom,
 ) -> TuneResult:
     """Try the config's candidates under equal effort, and write the best one as a config.
 
@@ -81,6 +88,7 @@ def tune(
         config: the settings, with a section `[tune]`.
         out: folder in which the search gets a directory of its own.
         progress: told about stages and rounds; None is silent.
+        rand: secret random bytes, for the number of trials and their candidates.
 
     Raises:
         ConfigError, DataError: before anything is computed or charged.
@@ -89,7 +97,7 @@ def tune(
     """
     progress = progress or Silent()
     progress.stage("reading data and pricing the candidates")
-    search = _Search(config)
+    search = _Search(config, rand)
     search.check_affordable()
     suffix = os.urandom(3).hex()
     name = name_run(f"tune-{config.name}", moment=datetime.now(UTC), suffix=suffix)
@@ -119,15 +127,20 @@ def tune(
 class _Search:
     """What is tried, on whom, and who pays for it; built and checked before anything trains."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, rand: RandomBytes) -> None:
         self._config, self._tune = config, tune_of(config)
         self._base = assemble(without_tune(config))
         self._public = self._base.source.info.public
         self.charged = not self._public or config.ledger.population is not None
         self._check_validation()
+        self._stopping = self._random_stopping()
+        self._pool = tuple((one, self._parts(one)) for one in settings_of(self._tune))
+        order: Sequence[int] = range(len(self._pool))
+        if self._stopping is not None:
+            trials = self._stopping.draw(rand)
+            order = [uniform_below(len(self._pool), rand) for _ in range(trials)]
         self.candidates = tuple(
-            Candidate(number, settings, self._parts(settings))
-            for number, settings in enumerate(settings_of(self._tune), start=1)
+            Candidate(number, *self._pool[i]) for number, i in enumerate(order, start=1)
         )
         self.metric = self._base.source.info.metric
         self.lower = self.metric in _LOWER_IS_BETTER
@@ -158,6 +171,19 @@ class _Search:
                 value=list(chosen),
             )
 
+    def _random_stopping(self) -> RandomStopping | None:
+        """The distribution of the number of trials, where that number is secret."""
+        if self._tune.mean_trials is None:
+            return None
+        if not self.charged or self._config.not_private is not None:
+            raise ConfigError(
+                "a secret number of trials protects nobody here: the data are free, or all secrets "
+                'follow from a seed; take "grid" or "random"',
+                key="tune.search",
+                value=self._tune.search,
+            )
+        return RandomStopping.with_mean(Family(self._tune.stopping), self._tune.mean_trials)
+
     def _parts(self, settings: Mapping[str, Any]) -> Parts:
         """The run of a candidate: as many clients may drop out as in the config's own run."""
         tree = tree_of(self._config, settings)
@@ -187,7 +213,7 @@ class _Search:
         )
         counts, rounds = ledger.counts(population), 0
         for candidate in self.candidates:
-            counts = counts + candidate.most_events()
+            counts = counts + most_events(candidate.parts)
             for grant in grants:
                 requested = spent_of(grant, counts)
                 if not requested <= grant.epsilon:
@@ -195,12 +221,20 @@ class _Search:
                         f"the grants of {population!r} afford {candidate.number - 1} of "
                         f"{len(self.candidates)} candidates of {plan.rounds} rounds: with one more "
                         f"epsilon would be {requested:.4f} of {grant.epsilon!r}; nothing was "
-                        "charged. Try fewer candidates, or tune on public data",
+                        f"charged. {self._advice()}",
                         requested=requested,
                         granted=grant.epsilon,
                         affordable_rounds=rounds,
                     )
             rounds += plan.rounds
+
+    def _advice(self) -> str:
+        if self._stopping is None:
+            return "Try fewer candidates, or tune on public data"
+        return (
+            "Ask for a larger grant or a smaller mean; drawing again until it fits would void the "
+            "bound on what recipients see"
+        )
 
     def train(self, candidate: Candidate, directory: Path, progress: Progress) -> Trial:
         """Train and score one candidate; charged through its own run unless the data are free."""
@@ -258,6 +292,24 @@ class _Search:
             "lead": None if chosen is None else lead(chosen, trials, lower=self.lower),
             "config": None if chosen is None else CHOSEN,
             "charge": self._charge(trials) if self.charged else None,
+            "selection": self._selection(chosen) if status == "completed" else None,
+        }
+
+    def _selection(self, chosen: Trial | None) -> dict[str, Any] | None:
+        """What the recipients of the chosen model alone see of a unit; None without a bound.
+
+        A search that the grants cut short has none: its trials are fewer than were drawn.
+        """
+        if self._stopping is None or chosen is None or chosen.run is None:
+            return None
+        delta = self._base.plan.delta
+        pool = [most_events(parts) for _, parts in self._pool]
+        return {
+            "stopping": self._stopping.family.value,
+            "mean_trials": self._tune.mean_trials,
+            "delta": delta,
+            "epsilon": finite(selected_epsilon(pool, self._stopping, delta=delta)),
+            "model": f"{chosen.run}/{MODEL}",
         }
 
     def _row(self, trial: Trial) -> dict[str, Any]:
@@ -302,10 +354,8 @@ class _Search:
     def chosen_config(self, number: int) -> str:
         """The chosen candidate as a config to run: all training clients, and no `[tune]`."""
         settings = self.candidates[number - 1].settings
-        head = (
-            f"# Candidate {number} of {len(self.candidates)} of `fedmeta tune`, the best on "
-            f"{', '.join(self._tune.validation)}.\n"
-        )
+        # Neither how many candidates there were nor which this is: the number may be secret.
+        head = f"# Chosen by `fedmeta tune` on {', '.join(self._tune.validation)}.\n"
         return head + parse_config(tree_of(self._config, settings)).to_toml()
 
     def _ledger(self) -> tuple[Ledger, str]:

@@ -58,6 +58,9 @@ def test_a_random_search_draws_different_candidates_by_its_seed() -> None:
         ({"settings": GRID, "validation": []}, "at least 1 item"),
         ({"settings": GRID, "search": "random"}, "set candidates with"),
         ({"settings": GRID, "candidates": 2}, "set candidates with"),
+        ({"settings": GRID, "search": "random-stopping"}, "set mean_trials with"),
+        ({"settings": GRID, "mean_trials": 2.0}, "set mean_trials with"),
+        ({"settings": GRID, "search": "random-stopping", "mean_trials": 1.0}, "greater than 1"),
     ],
 )
 def test_what_a_search_may_not_say(named: Any, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, EntryPoints
@@ -16,53 +15,25 @@ import secure_fedmeta.registry
 from privacy.accountant import spend
 from privacy.errors import BudgetExceeded
 from secure_fedmeta import cli, tuning
-from secure_fedmeta.config import Config, load_config
+from secure_fedmeta.config import load_config
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.tasks import ClientData
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tuning import tune
 from secure_fedmeta.verification import verify_run
-from tests.secure_fedmeta.federation import PrivateSource, default_ledger, tiny
-
-CLIENTS = 6
-VALIDATION = ["client-002"]
-CHARGED = {"ledger.population": "people"}
-PRIVATE = {"data.source": "private", "tune.public_validation": True, **CHARGED}
-ALGORITHMS = {"learner": {"algorithm": ["fomaml", "anil"]}}
-
-
-def searched(changes: Mapping[str, object] | None = None) -> Config:
-    """Two candidates on five clients, scored on the sixth."""
-    return tiny(
-        {
-            "data.options.clients": CLIENTS,
-            "privacy.min_survivors": CLIENTS - 1,
-            "training.rounds": 2,
-            "tune.validation": VALIDATION,
-            "tune.settings": ALGORITHMS,
-            **(changes or {}),
-        }
-    )
-
-
-def grant(epsilon: float) -> None:
-    default_ledger().grant("people", unit="task", epsilon=epsilon, delta=1e-5, approver="board")
-
-
-def fields(value: object) -> set[str]:
-    """Every key at any depth, but for names from data and config."""
-    if isinstance(value, list):
-        return set().union(*map(fields, value))
-    if not isinstance(value, dict):
-        return set()
-    inner = (fields(value[key]) for key in value.keys() - {"per_client", "settings", "epsilon"})
-    return set(value).union(*inner)
-
-
-def explained() -> set[str]:
-    page = Path(__file__).parents[2] / "docs" / "tune.md"
-    return set(re.findall(r"`([^`]+)`", page.read_text().split("## `tune.json`")[1]))
+from tests.secure_fedmeta.federation import PrivateSource, default_ledger
+from tests.secure_fedmeta.searches import (
+    CHARGED,
+    CLIENTS,
+    PRIVATE,
+    VALIDATION,
+    explained,
+    fields,
+    grant,
+    needed,
+    searched,
+)
 
 
 class WatchedSource(SinusoidSource):
@@ -238,14 +209,6 @@ def test_every_trial_is_charged_by_composition(tmp_path: Path, changes: dict[str
         run = result.directory / row["run"]
         assert verify_run(run, key=None, pinned=None, unpinned=False).accepted
         assert json.loads((run / "report.json").read_text())["held_out"]["clients"] == VALIDATION
-
-
-def needed(count: int) -> float:
-    """Epsilon of this many candidates at the fewest survivors."""
-    absent = list(assemble(searched()).held_out)
-    changes = {"data.held_out": VALIDATION, "data.unused": absent}
-    plan = assemble(searched({**changes, "privacy.min_survivors": CLIENTS - 2})).plan
-    return spend([plan.worst_event()] * (2 * count), delta=1e-5).worst
 
 
 def test_a_grant_for_one_candidate_affords_one_and_charges_none(tmp_path: Path) -> None:
