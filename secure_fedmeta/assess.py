@@ -11,6 +11,7 @@ from typing import Any
 
 from secure_fedmeta import __version__
 from secure_fedmeta.assessed import Mechanism, Subject
+from secure_fedmeta.attacks import canaries, matching, membership
 from secure_fedmeta.config import Config
 from secure_fedmeta.conformance import Announce, Check, conformance
 from secure_fedmeta.pipeline import assemble
@@ -20,6 +21,7 @@ COPY = (
     "no budget is charged and nothing is released",
     "the copy's server subtracts the decoded sum as it is",
     "noise is looked at on a copy with more coordinates than the model, with every unit drawn",
+    "attacks are made on a copy in which one round carries the claim of the whole run",
     "draws are looked at on a copy in which each unit has a coordinate of its own",
 )
 
@@ -42,6 +44,12 @@ def assess(config: Config, mechanism: Mechanism, announce: Announce) -> dict[str
     announce("reading data")
     subject = Subject(assemble(config), mechanism)
     checks = list(conformance(subject, announce))
+    announce("canaries")
+    audit = canaries(subject)
+    attacks = list(membership(subject, announce))
+    announce("gradient matching")
+    matched = matching(subject)
+    checks += [audit.check, *(attack.check for attack in attacks)]
     return {
         "product_version": __version__,
         "name": config.name,
@@ -50,6 +58,9 @@ def assess(config: Config, mechanism: Mechanism, announce: Announce) -> dict[str
         "failed": [check.name for check in checks if check.passed is False],
         "false_alarm": sum(check.false_alarm for check in checks),
         "checks": [check.to_json() for check in checks],
+        "canaries": audit.figures,
+        "membership": [attack.figures for attack in attacks if attack.figures],
+        "matching": matched,
         "copy": list(COPY),
         "seconds": round(time.monotonic() - began, 3),
     }

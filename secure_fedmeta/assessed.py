@@ -219,7 +219,8 @@ class Subject:
 
     def with_plan(self, plan: PrivacyPlan, *, extra: int) -> Subject:
         """The subject under another plan, for `extra` coordinates more."""
-        parts = replace(widened(self.parts, extra), plan=plan, ring=ring_for(plan))
+        parts = widened(self.parts, extra) if extra else self.parts
+        parts = replace(parts, plan=plan, ring=ring_for(plan))
         return Subject(parts, self._mechanism)
 
     def clean(self, work: Work, client: str, model: Tensor, *, round_index: int) -> Ints:

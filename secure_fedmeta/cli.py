@@ -230,8 +230,9 @@ def assess(
     from rich.console import Console
 
     from secure_fedmeta.assess import assess as put_to_the_test
+    from secure_fedmeta.assessment_view import render_assessment
     from secure_fedmeta.config import load_config
-    from secure_fedmeta.console import ConsoleStages, render_assessment
+    from secure_fedmeta.console import ConsoleStages
     from secure_fedmeta.errors import ConfigError
     from secure_fedmeta.plants import planted
     from secure_fedmeta.results import check_folder, write_assessment

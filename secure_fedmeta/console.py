@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from secure_fedmeta.assessment_view import render_assessment
+
 _ARMS = {
     "no_adaptation": "meta-model, no adaptation",
     "local_k": "local, k examples",
@@ -158,35 +160,6 @@ def render_plan(planned: dict[str, Any]) -> RenderableType:
     ]
     lines += [Text(f"Curve: {path}") for path in planned.get("plots", ())]
     return Group(*lines)
-
-
-def render_assessment(found: dict[str, Any]) -> RenderableType:
-    """The table of an assessment: what was checked, what was found, and what would have failed."""
-    lines: list[RenderableType] = []
-    if found["planted"] is not None:
-        lines.append(Text(f"PLANTED BUG in the assessed copy: {found['planted']}", "bold red"))
-    lines.append(_checks(found))
-    lines.append(
-        Text(
-            f"A right pipeline fails anything with probability {found['false_alarm']:.2g} at most. "
-            f"It took {found['seconds']:.0f} s."
-        )
-    )
-    verdict = "passed" if found["passed"] else "FAILED: " + ", ".join(found["failed"])
-    lines.append(Text(f"Assessment: {verdict}"))
-    return Group(*lines)
-
-
-def _checks(found: dict[str, Any]) -> Table:
-    table = Table(title="Does the pipeline do what its plan says?", title_justify="left")
-    for heading in ("", "check", "found", "looks for", "power"):
-        table.add_column(heading)
-    words = {True: "ok", False: "FAILED", None: "not run"}
-    for check in found["checks"]:
-        power = "-" if check["power"] is None else f"{math.floor(check['power'] * 1e4) / 1e4:g}"
-        row = (words[check["passed"]], check["name"], check["found"], check["catches"], power)
-        table.add_row(*row, style="red" if check["passed"] is False else None)
-    return table
 
 
 def _legend(planned: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -50,7 +51,7 @@ class Opened:
         contributors: roster indices of those in the sum.
         vectors: roster index -> the protected integers that this client handed to the secure sum,
             those of a dropped client included.
-        clean: roster index -> the same without noise, rounded anew.
+        clean: gives the same without noise by roster index, rounded anew when it is first asked.
         round: its index.
     """
 
@@ -58,17 +59,17 @@ class Opened:
     decoded: Floats
     contributors: tuple[int, ...]
     vectors: Mapping[int, Ints]
-    clean: Mapping[int, Ints]
+    clean: Callable[[int], Ints]
     round: int
 
     def noise(self) -> Ints:
         """What is in the opened sum beside the clipped units: int64 [dimension]."""
-        units: Ints = np.sum([self.clean[k] for k in self.contributors], axis=0)
+        units: Ints = np.sum([self.clean(k) for k in self.contributors], axis=0)
         return self.total - units
 
     def share(self, client: int) -> Ints:
         """The noise of one client: int64 [dimension]."""
-        return self.vectors[client] - self.clean[client]
+        return self.vectors[client] - self.clean(client)
 
 
 class _WatchedSum:
@@ -106,9 +107,11 @@ class Rig:
 
     Attributes:
         parties: everybody in the run.
+        around: what stands between a client, by roster index, and its tasks.
     """
 
     subject: Subject
+    around: Callable[[int, Work], Work] = lambda index, work: work
     _stack: ExitStack = field(default_factory=ExitStack)
     _lost: int | None = None
 
@@ -168,13 +171,13 @@ class Rig:
             decoded=moved.numpy(),
             contributors=done.contributors,
             vectors=dict(self._watched.vectors),
-            clean={k: self._clean(k, before, index) for k in self._watched.vectors},
+            clean=cache(lambda client: self._clean(client, before, index)),
             round=index,
         )
 
     def _seat(self, setting: Setting, *, index: int, work: Work, **rest: Any) -> Client:
-        self._works[index] = work
-        return self.subject.seat(setting, index=index, work=work, **rest)
+        self._works[index] = self.around(index, work)
+        return self.subject.seat(setting, index=index, work=self._works[index], **rest)
 
     def _clean(self, index: int, model: torch.Tensor, round_index: int) -> Ints:
         name = self.parties.setting.roster.members[index - 1].name
