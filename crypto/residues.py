@@ -19,6 +19,8 @@ from crypto.keys import Rand, draw, never_pickled
 Words = NDArray[np.uint64]
 
 BINOMIAL_PAIRS: Final = 21  # bits less bits: largest value 21, standard deviation 3.24, as in SEAL
+SMUDGING_PARTS: Final = 3
+WORD_BITS: Final = 64
 _HALF: Final = np.uint64(32)
 _LOW: Final = np.uint64(2**32 - 1)
 _TOP: Final = np.uint64(64)
@@ -133,18 +135,36 @@ def binomial(rand: Rand, count: int) -> NDArray[np.int64]:
     return found
 
 
+def smudging(rand: Rand, bound: int, count: int, primes: Sequence[int]) -> Words:
+    """Sums of three uniform integers, from -bound to bound, as residues [primes, count].
+
+    Args:
+        rand: secret randomness.
+        bound: a multiple of 3.
+        count: how many.
+        primes: to reduce by.
+    """
+    columns = column(primes)
+    first, second, third = (
+        wide(rand, bound // SMUDGING_PARTS, count, primes) for _ in range(SMUDGING_PARTS)
+    )
+    return add(add(first, second, columns), third, columns)
+
+
 def wide(rand: Rand, bound: int, count: int, primes: Sequence[int]) -> Words:
-    """Uniform integers from -bound to bound, as residues [primes, count]; 2^64 <= bound < 2^126.
+    """Uniform integers from -bound to bound, as residues [primes, count]; 1 <= bound < 2^126.
 
     An integer is high * 2^64 + low - bound; those above 2 * bound are drawn again.
     """
     span_high, span_low = divmod(2 * bound, 1 << 64)
-    mask = np.uint64((1 << span_high.bit_length()) - 1)
+    high_mask = np.uint64((1 << span_high.bit_length()) - 1)
+    low_bits = WORD_BITS if span_high else span_low.bit_length()
+    low_mask = np.uint64((1 << low_bits) - 1)
     both = np.empty((2, count), dtype=np.uint64)
     filled = 0
     while filled < count:
         drawn = np.frombuffer(draw(rand, 16 * (count - filled)), dtype="<u8").reshape(2, -1)
-        high, low = drawn[0] & mask, drawn[1]
+        high, low = drawn[0] & high_mask, drawn[1] & low_mask
         fits = (high < span_high) | ((high == span_high) & (low <= np.uint64(span_low)))
         kept = int(fits.sum())
         both[0, filled : filled + kept], both[1, filled : filled + kept] = high[fits], low[fits]

@@ -32,10 +32,10 @@ from crypto.residues import (
     column,
     hashed,
     reduced,
+    smudging,
     subtract,
     ternary,
     uniform,
-    wide,
 )
 from crypto.threshold_parameters import ThresholdParameters
 from crypto.threshold_sharing import weight_at_zero
@@ -127,8 +127,8 @@ class KeyShare:
         self, second: Words, points: Sequence[int], pad: Words, rand: Rand
     ) -> Words:
         """The same for one polynomial that is transformed already, [data primes, N]."""
-        smudging = self._smudging(rand)
-        noise = self._transform.forward(np.stack([smudging, smudging]))[0]
+        drawn = self._smudging(rand)
+        noise = self._transform.forward(np.stack([drawn, drawn]))[0]
         return self._smudged(self._times_weight(points), second, noise, pad)
 
     def _smudged(self, factor: Multiplier, second: Words, noise: Words, pad: Words) -> Words:
@@ -137,7 +137,7 @@ class KeyShare:
 
     def _smudging(self, rand: Rand) -> Words:
         scheme = self._scheme
-        return wide(rand, self._parameters.smudging, scheme.degree, scheme.data_primes)
+        return smudging(rand, self._parameters.smudging, scheme.degree, scheme.data_primes)
 
     def _times_weight(self, points: Sequence[int]) -> Multiplier:
         primes = self._scheme.data_primes

@@ -1,9 +1,9 @@
 """Parameters of the threshold sum: exact, secure, and with noise that hides the keys.
 
 A committee of m members, any t of which decrypt. Beside what he_parameters asks for, an answer of
-a member carries smudging: integers uniform in [-B, B], which hide the noise of the ciphertexts,
-and with it the keys. Ring degree N = 8192 gives 128-bit security for up to 218 bits of modulus
-with ternary secrets (HomomorphicEncryption.org security standard, table 1).
+a member carries smudging: integers in [-B, B], which hide the noise of the ciphertexts, and with it
+the keys. Ring degree N = 8192 gives 128-bit security for up to 218 bits of modulus with ternary
+secrets (HomomorphicEncryption.org security standard, table 1).
 
 Exact: q > 2 T (E + t B), with T = 2^(lanes * lane) the plaintext modulus, E the bound of the noise
 in a sum (noise_bound) and t B that of t answers.
@@ -11,19 +11,36 @@ in a sum (noise_bound) and t B that of t answers.
 Hidden: the answers of the honest members of a set are uniform but for their sum (threshold_pads:
 AES stands behind this). It is c1 s less the known parts of the others, plus smudging, so that for
 each coefficient there is noise + smudging where a simulator that knows the sum of the vectors alone
-would give smudging. Uniform on [-B, B] and the same shifted by v are |v| / (2B + 1) apart in
-statistical distance, and further smudging does not take them apart; over a random v, given
-everything else, the mean of that. So with K coefficients opened under one key the two views are at
-most
+would give smudging, and further smudging does not take the two apart. Smudging is the sum of three
+integers, each uniform on W = 2 B / 3 + 1 values. Let p(x) be its probabilities and
 
-    K E|v| / (2B + 1)  <=  2^-40
+    D^2 = sum over x of (sqrt p(x + 1) - sqrt p(x))^2  <=  1.2 / W^2   (W odd, W >= 1001),
 
-apart, and B is the least integer for which this holds. K counts every coefficient of every set that
-may ever be opened, by whatever an aggregator asks. A member answers in L = m - t + 1 sets at most.
-With c < t members on the aggregator's side a set has t - c honest ones at least, all of which must
-answer in it: at most L (m - c) / (t - c) <= L^2 sets. Each opens every ciphertext; of the test of
-the key, at one polynomial, there are twice as many. Members draw their parts of the key honestly: a
-part that is too large is noise that this bound does not know.
+so that sqrt p and sqrt p shifted by v are |v| D apart in L2 at most, by the triangle inequality.
+Where K coefficients are opened under one key, by whatever sets an aggregator asks for one after the
+other, the affinities (the inner products of the roots) multiply at least, and for every v
+
+    statistical distance  <=  sqrt(2 - 2 product of affinities)  <=  D |v|_2,
+
+(|v|_2 over the K coefficients) since 1 - prod(1 - h) <= sum h. Over a random v, by Jensen's
+inequality, it is at most D sqrt(K E v^2), and B is the least with
+
+    sqrt(1.2 K E v^2) / W  <=  2^-40.
+
+Uniform smudging would pay K E|v| / (2 B + 1): of shapes within an interval it is the worst for many
+coefficients, as it has edges; that of three is within 4 % of the best, a squared cosine.
+
+D^2, term by term with (sqrt a - sqrt b)^2 <= (a - b)^2 / (4 min(a, b)): W^3 p is (j + 1)(j + 2) / 2
+at distance j < W from either edge, which gives (j + 2) / (2 (j + 1)) a step, and (3 W^2 + 1) / 4
+less y^2 at distance y <= (W - 1) / 2 from the centre. Together (W + H_W + 2) / W^3 and, a Riemann
+sum, the integral of y^2 / (3/4 - y^2) over [-1/2, 1/2], which is 0.141, over W^2: in all, where W
+is large, 1.141 / W^2.
+
+K counts every coefficient of every set that may ever be opened. A member answers in L = m - t + 1
+sets at most. With c < t members on the aggregator's side a set has t - c honest ones at least, all
+of which must answer in it: at most L (m - c) / (t - c) <= L^2 sets. Each opens every ciphertext; of
+the test of the key, at one polynomial, there are twice as many. Members draw their parts of the key
+honestly: a part that is too large is noise that this bound does not know.
 """
 
 from __future__ import annotations
@@ -42,7 +59,7 @@ from crypto.he_parameters import (
     Parameters,
     ntt_primes,
 )
-from crypto.residues import BINOMIAL_PAIRS
+from crypto.residues import BINOMIAL_PAIRS, SMUDGING_PARTS
 from crypto.terms import Terms
 
 DEGREE: Final = 8192
@@ -52,7 +69,8 @@ _MAX_MODULUS_BITS: Final = 218
 _SPECIAL_BITS: Final = 40
 _NOISE_PER_CIPHERTEXT: Final = 1.0 + 2.0**-17
 _MARGIN: Final = 1.0 + 2.0**-20
-_LEAST_SMUDGING: Final = 1 << 64
+_SHAPE: Final = 1.2  # of D^2 = _SHAPE / W^2
+_LEAST_PART: Final = 1 << 30  # so that W is large
 
 
 @dataclass(frozen=True)
@@ -171,17 +189,17 @@ def parameters_for(
 def smudging_for(clients: int, members: int, threshold: int, ciphertexts: int) -> tuple[int, float]:
     """The least B that hides the noise, and log2 of the distance that is left."""
     coefficients = DEGREE * openings_of(members, threshold) * (ciphertexts + 2)
-    leak = coefficients * mean_noise(clients, members)
-    smudging = max(math.ceil(leak * 2.0**-HIDING_LOG2 * _MARGIN / 2), _LEAST_SMUDGING)
-    return smudging, math.log2(leak) - math.log2(2 * smudging + 1)
+    leak = math.sqrt(_SHAPE * coefficients) * noise_deviation(clients, members)
+    part = max(math.ceil(leak * 2.0**-HIDING_LOG2 * _MARGIN / 2), _LEAST_PART)
+    return SMUDGING_PARTS * part, math.log2(leak) - math.log2(2 * part + 1)
 
 
-def mean_noise(clients: int, members: int) -> float:
-    """A bound of the mean absolute noise of one coefficient of a sum; see noise_bound.
+def noise_deviation(clients: int, members: int) -> float:
+    """A bound of the root mean square of one coefficient of the noise of a sum; see noise_bound.
 
-    By Jensen's inequality it is at most the bounded parts plus the standard deviation of the sum
+    By Minkowski's inequality it is at most the bounded parts plus the standard deviation of the sum
     of the n r1 s, of which each coefficient has variance n E|s|^2 / 12, E|s|^2 = 2 m N / 3. The
-    noise of the test, that of the public key, has mean at most sqrt(10.5 m), which is less.
+    noise of the test, that of the public key, has sqrt(10.5 m), which is less.
     """
     weight = 2 * members * DEGREE / 3
     return max(

@@ -400,7 +400,7 @@ def test_noise_in_the_place_of_an_answer_ends_the_attempt() -> None:
         parameters = choose(run.terms)
         scheme = parameters.scheme
         answers = decode_answers(payload, 1, scheme.ciphertexts, scheme)
-        answers[0] ^= np.uint64(1 << 40)
+        answers[0] ^= np.uint64(1 << 30)
         answers[0] %= column(scheme.data_primes)
         return encode_answer(answers[0], scheme)
 

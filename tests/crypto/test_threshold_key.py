@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from fractions import Fraction
 from itertools import combinations as choices
 
 import numpy as np
@@ -23,6 +24,7 @@ from crypto.residues import (
     column,
     hashed,
     reduced,
+    smudging,
     subtract,
     ternary,
     uniform,
@@ -35,8 +37,8 @@ from crypto.threshold_parameters import (
     ThresholdParameters,
     answers_of,
     check_committee,
-    mean_noise,
     noise_bound,
+    noise_deviation,
     parameters_for,
 )
 from crypto.threshold_sets import comparing, covering, in_all, opening
@@ -105,23 +107,67 @@ def test_small_numbers_have_their_distribution() -> None:
     assert ((flat - expected) ** 2 / expected).sum() > 10_000
 
 
-@pytest.mark.parametrize("bound", [1 << 64, (1 << 64) + 12345, 3 << 69, (1 << 70) - 1])
-def test_smudging_covers_its_interval_and_nothing_else(bound: int) -> None:
-    """Range exactly; mean absolute value within 6 standard errors of B / 2."""
-    count = 20_000
-    drawn = wide(seeded(bound), bound, count, PRIMES)
+def centred(words: np.ndarray) -> np.ndarray:
+    """Residues modulo PRIMES as integers around zero, [count] of Python's."""
     modulus = math.prod(PRIMES)
-    value = np.zeros(count, dtype=object)
-    for row, prime in zip(drawn, PRIMES, strict=True):
+    value = np.zeros(words.shape[1], dtype=object)
+    for row, prime in zip(words, PRIMES, strict=True):
         rest = modulus // prime
         value = (value + row.astype(object) * (rest * pow(rest, -1, prime))) % modulus
-    centred = np.where(value > modulus // 2, value - modulus, value)
-    assert max(centred) <= bound
-    assert min(centred) >= -bound
-    scaled = np.array([float(v) / bound for v in centred])
-    assert abs(np.abs(scaled).mean() - 0.5) < 6 / math.sqrt(12 * count)
+    return np.where(value > modulus // 2, value - modulus, value)
+
+
+@pytest.mark.parametrize(
+    "bound", [1, 5, (1 << 59) + 1, 1 << 63, 1 << 64, (1 << 64) + 12345, 3 << 69, (1 << 70) - 1]
+)
+def test_wide_integers_cover_their_interval_and_nothing_else(bound: int) -> None:
+    """Range exactly; mean and mean absolute value within 6 standard errors."""
+    count = 20_000
+    values = centred(wide(seeded(bound), bound, count, PRIMES))
+    assert max(values) <= bound
+    assert min(values) >= -bound
+    scaled = np.array([float(v) / (bound + 0.5) for v in values])
+    # of 2 bound + 1 points the mean distance from the middle is bound (bound + 1) / (2 bound + 1)
+    mean = float(Fraction(bound * (bound + 1), 2 * bound + 1) / Fraction(2 * bound + 1, 2))
+    assert abs(np.abs(scaled).mean() - mean) < 6 / math.sqrt(12 * count)
     assert abs(scaled.mean()) < 6 / math.sqrt(3 * count)
-    assert len(set(value)) == count
+    assert len(set(values)) == min(count, 2 * bound + 1)
+
+
+@pytest.mark.parametrize("part", [1 << 40, 1 << 59, 1 << 66])
+def test_smudging_is_the_sum_of_three_uniform_integers(part: int) -> None:
+    """Two thirds lie within one part of the middle, and the variance is that of three parts.
+
+    Both within 6 standard errors; one uniform integer of the same range, and a sum of two, do not.
+    """
+    count = 20_000
+    drawn = centred(smudging(seeded(part), 3 * part, count, PRIMES))
+    assert max(drawn) <= 3 * part
+    assert min(drawn) >= -3 * part
+
+    def fits(values: np.ndarray) -> bool:
+        scaled = np.array([float(v) / part for v in values])
+        inner = (np.abs(scaled) <= 1).mean()
+        spread = (scaled**2).mean()
+        return bool(
+            abs(inner - 2 / 3) < 6 * math.sqrt(2 / 9 / count)
+            and abs(spread - 1) < 6 * math.sqrt(1.6 / count)
+        )
+
+    assert fits(drawn)
+    assert not fits(centred(wide(seeded(part), 3 * part, count, PRIMES)))
+    halves = [centred(wide(seeded(k), part * 3 // 2, count, PRIMES)) for k in (1, 2)]
+    assert not fits(halves[0] + halves[1])
+
+
+@pytest.mark.parametrize("width", [1001, 4001, 10_001])
+def test_the_shape_of_smudging_hides_a_step_as_well_as_is_claimed(width: int) -> None:
+    """D^2 of the exact probabilities; those of a uniform integer have edges that cost far more."""
+    one = np.ones(width)
+    for weights, holds in ((np.convolve(np.convolve(one, one), one), True), (one, False)):
+        root = np.sqrt(np.concatenate([[0.0], weights / weights.sum(), [0.0]]))
+        cost = ((root[1:] - root[:-1]) ** 2).sum()
+        assert (cost <= 1.2 / width**2) == holds
 
 
 # --- sharing --------------------------------------------------------------------------------------
@@ -332,7 +378,9 @@ def test_every_chosen_set_is_exact_hiding_and_secure(
     bound = noise_bound(clients, members, scheme.ciphertexts)
     assert q > 2 * 2**scheme.plain_bits * (bound + threshold * float(chosen.smudging))
     counted = DEGREE * (scheme.ciphertexts + 2) * answers_of(members, threshold) ** 2
-    leak = counted * mean_noise(clients, members) / (2 * chosen.smudging + 1)
+    assert chosen.smudging % 3 == 0
+    width = 2 * (chosen.smudging // 3) + 1
+    leak = math.sqrt(1.2 * counted) * noise_deviation(clients, members) / width
     assert math.log2(leak) <= -40
     assert chosen.hiding_log2 == pytest.approx(math.log2(leak))
     assert math.prod(scheme.key_primes).bit_length() <= 218
@@ -342,7 +390,7 @@ def test_every_chosen_set_is_exact_hiding_and_secure(
 
 def test_bytes_per_value() -> None:
     chosen = parameters_for(23, 100, 1_000_000, 5, 3)
-    assert chosen.scheme.upload_bytes / 1_000_000 <= 15.2
+    assert chosen.scheme.upload_bytes / 1_000_000 <= 14.0
     assert chosen.scheme.lanes == 2
 
 
@@ -387,8 +435,8 @@ def test_noise_of_a_sum_is_within_its_bounds(members: int, threshold: int, clien
         value = (value + row.astype(object) * (rest * pow(rest, -1, prime))) % modulus
     size = np.array([float(min(v, modulus - v)) for v in value])
     assert size.max() <= noise_bound(clients, members, 1)
-    assert size.mean() <= mean_noise(clients, members)
-    assert size.mean() >= mean_noise(clients, members) / 4
+    assert size.mean() <= noise_deviation(clients, members)
+    assert size.mean() >= noise_deviation(clients, members) / 4
 
 
 # --- sets -----------------------------------------------------------------------------------------
