@@ -33,8 +33,8 @@ MAX_MEAN = 1000.0
 class Family(StrEnum):
     """Distributions of the number of trials: the negative binomial, truncated at 1, of shape eta.
 
-    LOGARITHMIC: eta = 0, the cheapest: about twice one trial. One trial is the likeliest number.
-    GEOMETRIC: eta = 1, about three times one trial; fewer draws of very few trials.
+    LOGARITHMIC: eta = 0, the cheaper one. One trial is by far the likeliest number.
+    GEOMETRIC: eta = 1, at more cost; very few trials are drawn less often.
     """
 
     LOGARITHMIC = "logarithmic"
