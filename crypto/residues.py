@@ -23,7 +23,6 @@ SMUDGING_PARTS: Final = 3
 WORD_BITS: Final = 64
 _HALF: Final = np.uint64(32)
 _LOW: Final = np.uint64(2**32 - 1)
-_TOP: Final = np.uint64(64)
 _TERNARY_LIMIT: Final = 255  # bytes below it are uniform modulo 3
 
 

@@ -6,6 +6,8 @@ mutation_sites and run by mutation_runs. Cosmic Ray's own runner is not used: it
 the working tree, one after the other, and starts Python and all libraries again for each.
 
     python scripts/mutants.py [--sample N] [--module crypto/ring.py ...] [--fresh] [--write]
+
+Of a sample the page states a 95 % confidence interval of the score that all mutants would have.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import gc
 import hashlib
 import importlib
+import math
 import os
 import sys
 import tomllib
@@ -27,6 +30,7 @@ from mutation_sites import ROOT, Mutant, mutants_of
 PLAN: Final = ROOT / "tests" / "mutants.toml"
 TABLE: Final = ROOT / "docs" / "mutants.md"
 LEAST_SCORE: Final = 85.0
+_NORMAL_95: Final = 1.959964  # 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,21 @@ class Found:
         return 100 * self.killed / len(self.outcomes)
 
     @property
+    def interval(self) -> str:
+        """Wilson's 95 % interval of the score of all mutants, in percent; "all" if all were run.
+
+        That a sample is drawn without replacement is left out, which makes it wider.
+        """
+        count, square = len(self.outcomes), _NORMAL_95**2
+        if count == self.mutants:
+            return "all"
+        share = self.killed / count
+        centre = (share + square / (2 * count)) / (1 + square / count)
+        spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
+        half = _NORMAL_95 * spread / (1 + square / count)
+        return f"{100 * (centre - half):.0f} to {100 * (centre + half):.0f} %"
+
+    @property
     def version(self) -> str:
         """First digits of the module's SHA-256: whether the page speaks of it still."""
         return hashlib.sha256((ROOT / self.module).read_bytes()).hexdigest()[:12]
@@ -97,17 +116,26 @@ class Found:
 
 HEAD: Final = """# Mutation testing
 
-`make mutants` changes {modules} modules in one place at a time and runs their tests on each change.
-Here is what no test noticed, and why each of these changes may live. How it works is in
+`make mutants` changes modules in one place at a time and runs their tests on each change. Here is
+what no test noticed, and why each of these changes may live. How it works is in
 `scripts/mutants.py`; which tests belong to which module, and the reasons, are in
-`tests/mutants.toml`. `make mutants MUTANTS=50` takes fifty of each module, the same every time.
+`tests/mutants.toml`.
+
+- `make mutants` takes ten of each module, the same every time for the same code: some minutes on
+  two idle cores. It does not change this page.
+- `make mutants MUTANTS=60` takes sixty of each.
+- `make mutants MUTANTS=all` takes all of them, which is hours, and writes this page. Outcomes are
+  kept under `build/` while a module and its tests are the same, so that a run that was stopped goes
+  on where it was.
 
 The score is killed / run. Equivalent mutants are not taken out, so it is a lower bound. Less than
 {least:.0f} % for any module, or a survivor without a reason, fails the run. Where fewer were run
-than there are, a sample was taken. A row speaks of the module with this SHA-256.
+than there are, a hash of the changed source chose them, and the last column is a 95 % confidence
+interval (Wilson) of the score that all mutants of the module would have. A row speaks of the module
+with this SHA-256.
 
-| module | SHA-256 | mutants | run | killed | survived | score |
-|---|---|---|---|---|---|---|
+| module | SHA-256 | mutants | run | killed | survived | score | interval |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -116,14 +144,17 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def page(found: Sequence[Found], reasons: Iterable[Reason]) -> str:
-    """Scores by module, then every survivor with its reason."""
-    lines = [HEAD.format(modules=len(found), least=LEAST_SCORE)]
+def page(found: Sequence[Found], reasons: Iterable[Reason], missing: Sequence[str]) -> str:
+    """Scores by module, modules of the plan without one, then every survivor with its reason."""
+    lines = [HEAD.format(least=LEAST_SCORE)]
     lines += [
         f"| `{one.module}` | `{one.version}` | {one.mutants} | {len(one.outcomes)} | {one.killed} |"
-        f" {len(one.survivors)} | {one.score:.1f} % |\n"
+        f" {len(one.survivors)} | {one.score:.1f} % | {one.interval} |\n"
         for one in found
     ]
+    if missing:
+        listed = "".join(f"- `{module}`\n" for module in missing)
+        lines.append(f"\nIn the plan, but not run as they are now:\n\n{listed}")
     lines.append("\n## Survivors\n")
     for one in found:
         if not one.survivors:
@@ -214,7 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"{target.module}: score {found[-1].score:.1f} %")
     if options.list:
         return 0
-    text = page(found, reasons)
+    scored = {one.module for one in found}
+    missing = [target.module for target in targets if target.module not in scored]
+    text = page(found, reasons, missing if options.write else ())
     if options.write:
         TABLE.write_text(text)
     say("\n" + text)

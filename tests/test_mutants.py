@@ -47,6 +47,17 @@ told = Runner(2, say=lambda line: None, fresh=True, keep=False).run(target, muta
 print([told[mutant] for mutant in mutants])
 """
 
+SCORES = [(100, 40, 40), (100, 40, 36), (300, 60, 51), (40, 40, 39)]
+
+INTERVALS = """
+import sys
+sys.path.insert(0, {scripts!r})
+from mutants import Found
+for mutants, run, killed in [(100, 40, 40), (100, 40, 36), (300, 60, 51), (40, 40, 39)]:
+    outcomes = dict(enumerate(["killed"] * killed + ["survived"] * (run - killed)))
+    print(Found("", mutants, outcomes).interval)
+"""
+
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -130,7 +141,26 @@ def test_the_plan_names_modules_and_tests_that_exist() -> None:
         assert survivor["reason"]
 
 
-def test_every_module_of_masking_and_its_building_blocks_is_in_the_plan() -> None:
+@pytest.mark.parametrize("family", ["masking", "threshold"])
+def test_every_module_of_a_secure_sum_and_its_building_blocks_is_in_the_plan(family: str) -> None:
     modules = {target["module"] for target in PLAN["target"]}
-    wanted = {f"crypto/{path.name}" for path in (ROOT / "crypto").glob("masking*.py")}
-    assert {*wanted, "crypto/shamir.py", "crypto/ring.py"} <= modules
+    wanted = {f"crypto/{path.name}" for path in (ROOT / "crypto").glob(f"{family}*.py")}
+    assert wanted
+    blocks = ("shamir", "ring", "residues", "channel", "sharing")
+    assert wanted | {f"crypto/{name}.py" for name in blocks} <= modules
+
+
+def test_a_sample_has_an_interval_and_a_whole_module_has_none() -> None:
+    """Wilson's interval, by solving (share - p)^2 = z^2 p (1 - p) / n for its ends."""
+    told = python(INTERVALS.format(scripts=str(ROOT / "scripts"))).stdout.split("\n")
+    for line, (mutants, run, killed) in zip(told, SCORES, strict=False):
+        if mutants == run:
+            assert line == "all"
+            continue
+        ends = [int(word) / 100 for word in line.removesuffix(" %").split(" to ")]
+        for end in ends:
+            solved = (killed / run - end) ** 2 - 1.96**2 * end * (1 - end) / run
+            slope = 2 * abs(killed / run - end) + 1.96**2 / run
+            assert abs(solved) <= 0.0051 * slope
+        assert ends[0] <= killed / run <= ends[1]
+    assert len(told) > len(SCORES)

@@ -161,6 +161,9 @@ def test_an_answer_gives_the_shares_that_are_asked_for() -> None:
     other = Opening(OPENING.intent, OPENING.survivors, (2,))
     with pytest.raises(Malformed, match="answers another request"):
         decode_unmask_answer(written, other, ASKED)
+    for digest in (bytes(32), b"\xff" * 32):
+        with pytest.raises(Malformed, match="answers another request"):
+            decode_unmask_answer(digest + written[32:], OPENING, ASKED)
     for asked in (
         {2: Kind.SELF_SEED, 300: Kind.SELF_SEED},
         {3: Kind.MASK_SECRET, 300: Kind.SELF_SEED},

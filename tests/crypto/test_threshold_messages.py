@@ -158,7 +158,7 @@ def test_a_channel_key_that_cannot_be_used_is_refused() -> None:
 def test_words_of_a_check_are_below_their_primes_and_complaints_about_dealers() -> None:
     for at, prime in enumerate(PRIMES):
         for place in range(repeats_of(prime)):
-            for word in (prime - 1, prime):
+            for word in (prime - 1, prime, prime + 1):
                 rows = [list(row) for row in ROWS[6]]
                 rows[at][place] = word
                 changed = Check((), {**ROWS, 6: tuple(tuple(row) for row in rows)})
@@ -186,7 +186,8 @@ def test_keys_are_for_these_parameters() -> None:
     key = encode_key(PARAMETERS, part)
     assert key == PARAMETERS.encode() + written
     np.testing.assert_array_equal(decode_key(key, PARAMETERS), part)
-    for other in (parameters_for(20, 5, 100, 5, 4), parameters_for(21, 5, 100, 5, 3)):
+    for lane, threshold in ((20, 4), (21, 3), (19, 3)):
+        other = parameters_for(lane, 5, 100, 5, threshold)
         with pytest.raises(Malformed, match="the key is for other parameters"):
             decode_key(key, other)
     for wrong in (key[:-1], key + b"\0"):

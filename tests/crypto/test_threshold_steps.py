@@ -224,6 +224,7 @@ def test_the_key_is_signed_when_enough_checks_of_dealers_fit(made: Making) -> No
 
 def test_points_are_places_among_the_officers() -> None:
     assert [point_of(TERMS.roster, k) for k in MEMBERS] == [1, 2, 3]
+    assert [point_of(make_terms(3, officers=3).roster, k) for k in (4, 5, 6)] == [1, 2, 3]
 
 
 def test_a_part_is_the_one_committed_to_with_a_share_for_everybody_else(made: Making) -> None:
