@@ -1,4 +1,4 @@
-"""What a client of double masking refuses that no honest run brings it to."""
+"""What parties of double masking refuse that no honest run brings them to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from crypto.errors import OutOfOrder, RingRefused
+from crypto.masking_aggregator import MaskingAggregator
+from crypto.masking_messages import Kind
 from crypto.protocol import Outgoing
-from tests.crypto.harness import Run, make_terms, make_vectors
+from tests.crypto.harness import Run, make_terms, make_vectors, seeded
 
 MASKED_INPUT = 2
 
@@ -34,3 +36,16 @@ def test_a_vector_of_another_shape_never_leaves(shape: tuple[int, ...]) -> None:
         run.clients[2].step(request)
     with pytest.raises(OutOfOrder):
         run.clients[2].step(request)
+
+
+def test_of_many_wrong_secrets_none_is_the_one_committed_to() -> None:
+    """Their public keys and commitments are less or greater than the right ones by chance."""
+    terms = make_terms(3, officers=0)
+    run = Run("masking", terms, make_vectors(terms))
+    before_inputs(run)
+    aggregator, rand = run.aggregator, seeded("wrong secrets")
+    assert isinstance(aggregator, MaskingAggregator)
+    for _ in range(16):
+        wrong = rand(32)
+        for kind in Kind:
+            assert not any(aggregator._is_committed(k, kind, wrong) for k in terms.cohort)

@@ -44,6 +44,14 @@ def test_pads_of_a_set_add_up_to_zero_and_those_of_fewer_do_not(chosen: tuple[in
         assert len(np.unique(pad)) == pad.size
 
 
+def test_a_member_of_a_long_roster_knows_itself() -> None:
+    """An index that is equal need not be the same object."""
+    keys = keys_of((300, 301))
+    chosen = tuple(int(text) for text in ("300", "301"))
+    pads = [pad_of(int(str(k)), keys[k], chosen, CONTEXT, SHAPE, PRIMES) for k in chosen]
+    assert not add(*pads, column(PRIMES)).any()
+
+
 def test_pads_are_of_one_set_one_question_and_both_halves() -> None:
     keys = keys_of((5, 6, 7))
 
