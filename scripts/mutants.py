@@ -94,19 +94,25 @@ class Found:
         return 100 * self.killed / len(self.outcomes)
 
     @property
-    def interval(self) -> str:
-        """Wilson's 95 % interval of the score of all mutants, in percent; "all" if all were run.
+    def bounds(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the score of all mutants, percent; the score if all were run.
 
         That a sample is drawn without replacement is left out, which makes it wider.
         """
         count, square = len(self.outcomes), _NORMAL_95**2
         if count == self.mutants:
-            return "all"
+            return self.score, self.score
         share = self.killed / count
         centre = (share + square / (2 * count)) / (1 + square / count)
         spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
         half = _NORMAL_95 * spread / (1 + square / count)
-        return f"{100 * (centre - half):.0f} to {100 * (centre + half):.0f} %"
+        return 100 * (centre - half), 100 * (centre + half)
+
+    @property
+    def interval(self) -> str:
+        """The bounds in words; "all" if all were run."""
+        low, high = self.bounds
+        return "all" if len(self.outcomes) == self.mutants else f"{low:.0f} to {high:.0f} %"
 
     @property
     def version(self) -> str:
@@ -131,8 +137,8 @@ what no test noticed, and why each of these changes may live. How it works is in
 The score is killed / run. Equivalent mutants are not taken out, so it is a lower bound. Less than
 {least:.0f} % for any module, or a survivor without a reason, fails the run. Where fewer were run
 than there are, a hash of the changed source chose them, and the last column is a 95 % confidence
-interval (Wilson) of the score that all mutants of the module would have. A row speaks of the module
-with this SHA-256.
+interval (Wilson) of the score that all mutants of the module would have; a sample fails if all of
+the interval is below {least:.0f} %. A row speaks of the module with this SHA-256.
 
 | module | SHA-256 | mutants | run | killed | survived | score | interval |
 |---|---|---|---|---|---|---|---|
@@ -190,7 +196,7 @@ def complaints(found: Sequence[Found], reasons: Sequence[Reason]) -> list[str]:
         and not any(reason.covers(mutant) for mutant in whole[reason.module].outcomes)
     ]
     return [
-        *(f"score too low: {one.module}" for one in found if one.score < LEAST_SCORE),
+        *(f"score too low: {one.module}" for one in found if one.bounds[1] < LEAST_SCORE),
         *(f"no reason given: {name}" for name in bare),
         *(f"a reason for what is gone: {name}" for name in gone),
     ]

@@ -151,7 +151,8 @@ def test_a_member_deals_to_those_that_committed_itself_among_them(made: Making) 
         ({k: shown[k] for k in (6, 7)}, "this one among them"),
         ({5: shown[5]}, "1 members; allowed: 2 or more"),
         ({**shown, 4: shown[6]}, "not from members of the committee"),
-        ({**shown, 5: resign(shown[5], payload_of(shown[6]))}, "of this member is another one"),
+        ({**shown, 5: resign(shown[5], b"")}, "of this member is another one"),
+        ({**shown, 5: resign(shown[5], b"\xff" * 1248)}, "of this member is another one"),
     ):
         with pytest.raises(Malformed, match=match):
             maker.deal(made.bundle(wrong), phase)

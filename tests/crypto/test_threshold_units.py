@@ -479,6 +479,7 @@ def test_the_set_that_opens_has_those_that_were_asked_least() -> None:
         (range(4), 2, {0: 1, 1: 1, 2: 3}, 3, [(0, 1)], ((0, 3), (1, 3))),
         (range(5), 3, {0: 1, 1: 1, 2: 1}, 3, [(0, 1, 2), (2, 3, 4)], ((0, 3, 4),)),
         (range(3), 2, {}, 2, [(0, 1), (1, 2), (0, 2)], ()),
+        (range(4), 3, {0: 1, 1: 1, 2: 1, 3: 2}, 2, [(0, 1, 2), (0, 1, 3)], ()),
     ],
 )
 def test_further_sets_leave_nobody_uncompared(
