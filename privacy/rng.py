@@ -82,6 +82,19 @@ class SecureRandom:
         top = self.words(2 * count).view("<u8") >> np.uint64(11)
         return top.astype(np.float64) * 2.0**-53
 
+    def choice(self, limit: int, count: int) -> NDArray[np.int64]:
+        """`count` different numbers below `limit`, every choice and order as likely: int64 [count].
+
+        Takes time and memory in proportion to `limit`. Two equal fractions, which would favour the
+        smaller number, have a probability below limit^2 2^-54.
+
+        Raises:
+            PrivacyError: more are asked for than there are, or a negative number.
+        """
+        if not 0 <= count <= limit:
+            raise PrivacyError(f"{count} different numbers of {limit}; allowed: 0 to {limit}")
+        return np.argsort(self.fractions(limit), kind="stable")[:count]
+
     def __repr__(self) -> str:
         return "SecureRandom(<redacted>)"
 

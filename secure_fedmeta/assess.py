@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from privacy.rng import SecureRandom
 from secure_fedmeta import __version__
 from secure_fedmeta.assessed import Mechanism, Subject
 from secure_fedmeta.attacks import canaries, matching, membership
@@ -26,12 +27,15 @@ COPY = (
 )
 
 
-def assess(config: Config, mechanism: Mechanism, announce: Announce) -> dict[str, Any]:
+def assess(
+    config: Config, mechanism: Mechanism, random: SecureRandom, announce: Announce
+) -> dict[str, Any]:
     """Test a pipeline against its own claim.
 
     Args:
         config: the settings.
         mechanism: the real one, or one with a planted bug; nothing here asks which.
+        random: draws what the attacks try; their copies draw their own noise as in a run.
         announce: told what begins.
 
     Returns:
@@ -45,10 +49,10 @@ def assess(config: Config, mechanism: Mechanism, announce: Announce) -> dict[str
     subject = Subject(assemble(config), mechanism)
     checks = list(conformance(subject, announce))
     announce("canaries")
-    audit = canaries(subject)
-    attacks = list(membership(subject, announce))
+    audit = canaries(subject, random)
+    attacks = list(membership(subject, random, announce))
     announce("gradient matching")
-    matched = matching(subject)
+    matched = matching(subject, random)
     checks += [audit.check, *(attack.check for attack in attacks)]
     return {
         "product_version": __version__,

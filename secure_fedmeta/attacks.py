@@ -15,7 +15,6 @@ the whole run, with every unit drawn: for the same epsilon one round shows most.
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -107,7 +106,7 @@ class _Canaries:
         return np.concatenate([own, own.max() + 1 + np.arange(len(self._rows))])
 
 
-def canaries(subject: Subject) -> Attack:
+def canaries(subject: Subject, random: SecureRandom) -> Attack:
     """Guess from the model which canaries were in the round; a lower bound on epsilon."""
     name = "canary audit"
     plan = subject.parts.plan
@@ -124,7 +123,7 @@ def canaries(subject: Subject) -> Attack:
     # noise has a claim at every delta.
     strict = claimed_epsilon({event: 1}, (Adversary.AGGREGATOR,), delta=STRICT_DELTA)
     guesses, refuting, caught = _best_guesses(strict, shift, STRICT_DELTA)
-    included = np.unpackbits(np.frombuffer(secrets.token_bytes(CANARIES // 8), np.uint8)) == 1
+    included = random.fractions(CANARIES) < 0.5
     holder = np.arange(CANARIES) % plan.clients + 1
 
     def around(index: int, work: Work) -> Work:
@@ -217,11 +216,12 @@ def _not_run(name: str, reason: str) -> Attack:
 class _Tasks:
     """The clients' tasks as vectors, and what adversaries see of a round with or without one."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, random: SecureRandom) -> None:
         self.subject = subject
+        self._random = random
         parts, self.plan = subject.parts, subject.plan
         self.model = parts.initial()
-        keys = {name: secrets.token_bytes(32) for name in parts.training}
+        keys = {name: self._key() for name in parts.training}
         work = CohortWork(parts.learner, parts.source, keys)
         rows = [work.outer_vectors(name, self.model, round_index=1) for name in parts.training]
         if self.plan.unit is Unit.CLIENT:
@@ -233,9 +233,11 @@ class _Tasks:
         units = held if self.plan.unit is Unit.CLIENT else [b for c in held for b in c.blocks]
         self.examples = [(torch.as_tensor(u.x), torch.as_tensor(u.y)) for u in units]
 
+    def _key(self) -> bytes:
+        return self._random.words(8).tobytes()
+
     def _steps(self, row: NDArray[np.float32]) -> Ints:
-        key = secrets.token_bytes(32)
-        return displacement(self.plan, Signal(row[None]), key, round_index=1)
+        return displacement(self.plan, Signal(row[None]), self._key(), round_index=1)
 
     def view(self, adversary: Adversary, row: NDArray[np.float32]) -> Ints:
         """A sum of one row and noise: of every client, or of one where the sum is broken."""
@@ -248,7 +250,7 @@ class _Tasks:
                 self.model,
                 plan=self.plan,
                 round_index=1,
-                noise=SecureRandom.from_os(),
+                noise=self._random,
             )
         return found
 
@@ -270,10 +272,10 @@ class _Tasks:
         return float(value(self.subject.parts.learner.predict(model, x), y))
 
 
-def membership(subject: Subject, announce: Announce) -> Iterator[Attack]:
+def membership(subject: Subject, random: SecureRandom, announce: Announce) -> Iterator[Attack]:
     """Yield one attack per view: true positives at few false ones, against the claim's limit."""
     try:
-        tasks = _Tasks(one_round(subject, extra=0, units=0))
+        tasks = _Tasks(one_round(subject, extra=0, units=0), random)
     except PlanRefused as error:
         yield _not_run("membership", str(error))
         return
@@ -282,12 +284,12 @@ def membership(subject: Subject, announce: Announce) -> Iterator[Attack]:
     for view in VIEWS:
         announce(f"membership, {view.value}")
         epsilon = claimed_epsilon({event: 1}, (view,), delta=plan.delta)
-        yield _membership(tasks, view, epsilon)
+        yield _membership(tasks, random, view, epsilon)
 
 
-def _membership(tasks: _Tasks, view: Adversary, epsilon: float) -> Attack:
+def _membership(tasks: _Tasks, random: SecureRandom, view: Adversary, epsilon: float) -> Attack:
     plan = tasks.subject.parts.plan
-    chosen = np.random.default_rng(secrets.randbits(128)).integers(len(tasks.rows), size=TRIALS)
+    chosen = (random.fractions(TRIALS) * len(tasks.rows)).astype(np.int64)
     scores = [tasks.score(view, int(task), index % 2 == 0) for index, task in enumerate(chosen)]
     inside, outside = np.array(scores[0::2]), np.array(scores[1::2])
     half = TRIALS // 4
@@ -332,22 +334,21 @@ def _membership(tasks: _Tasks, view: Adversary, epsilon: float) -> Attack:
     return Attack(check, figures)
 
 
-def matching(subject: Subject) -> list[dict[str, Any]]:
+def matching(subject: Subject, random: SecureRandom) -> list[dict[str, Any]]:
     """Right answers to "whose of 20 tasks?" per view; the first row is a vector in clear.
 
     Nothing fails here: chance is one in twenty, and what is claimed allows e^epsilon times that.
     """
     try:
-        tasks = _Tasks(one_round(subject, extra=0, units=0))
+        tasks = _Tasks(one_round(subject, extra=0, units=0), random)
     except PlanRefused:
         return []
-    rng = np.random.default_rng(secrets.randbits(128))
     count = min(CANDIDATES, len(tasks.rows))
     found = []
     for view in (None, Adversary.AGGREGATOR, Adversary.BROKEN_SUM):
         right = 0
         for _ in range(MATCHES):
-            candidates = rng.choice(len(tasks.rows), size=count, replace=False)
+            candidates = random.choice(len(tasks.rows), count)
             victim = int(candidates[0])
             seen = tasks.steps[victim] if view is None else tasks.view(view, tasks.rows[victim])
             known = tasks.steps[candidates].astype(np.float64)

@@ -229,6 +229,7 @@ def assess(
     """Test whether the pipeline of a config does what its privacy claim says."""
     from rich.console import Console
 
+    from privacy.rng import SecureRandom
     from secure_fedmeta.assess import assess as put_to_the_test
     from secure_fedmeta.assessment_view import render_assessment
     from secure_fedmeta.config import load_config
@@ -241,7 +242,7 @@ def assess(
     settings, mechanism = load_config(config), planted(plant)
     with ConsoleStages(quiet=as_json) as stages:
         try:
-            found = put_to_the_test(settings, mechanism, announce=stages.stage)
+            found = put_to_the_test(settings, mechanism, SecureRandom.from_os(), stages.stage)
         except ConfigError as error:
             raise error if error.file else error.in_file(str(config)) from error
     found |= {"planted": plant}

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -175,7 +174,7 @@ class Training:
         self._transport = TRANSPORTS.get(wire.name)(
             parties.endpoints,
             wire,
-            faults=np.random.default_rng(int.from_bytes(randomness.stream("faults")(32), "little")),
+            faults=randomness.generator("faults"),
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from privacy.events import Event
+from privacy.rng import SecureRandom
 from secure_fedmeta.config import Config, TuneConfig
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.evaluation import Interval, Scores
@@ -95,8 +97,8 @@ def settings_of(tune: TuneConfig) -> tuple[dict[str, Any], ...]:
         )
     picked: Sequence[int] = range(count)
     if tune.search == "random":
-        generator = np.random.default_rng(tune.seed)
-        picked = [int(i) for i in generator.choice(total, size=count, replace=False)]
+        drawn = hashlib.sha256(f"fedmeta/tune/{tune.seed}".encode()).digest()
+        picked = SecureRandom.from_key(drawn).choice(total, count).tolist()
     found = []
     for number in picked:
         places = np.unravel_index(number, shape)

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from crypto.errors import CryptoError
+from privacy.rng import SecureRandom
 from secure_fedmeta.errors import FedmetaError
 from secure_fedmeta.transport import Endpoint, Traffic
 
@@ -60,7 +59,7 @@ class RandomFaults:
         delay: probability that it arrives one step late.
         duplicate: probability that it arrives twice.
         tamper: probability that one of its bytes is changed.
-        generator: draws the faults; not a secret.
+        random: draws the faults; not a secret.
     """
 
     def __init__(
@@ -70,13 +69,16 @@ class RandomFaults:
         delay: float,
         duplicate: float,
         tamper: float,
-        generator: np.random.Generator,
+        random: SecureRandom,
     ) -> None:
         self._drop, self._delay, self._duplicate, self._tamper = drop, delay, duplicate, tamper
-        self._generator = generator
+        self._random = random
 
     def _happens(self, probability: float) -> bool:
-        return bool(self._generator.random() < probability)
+        return bool(self._random.fractions(1)[0] < probability)
+
+    def _below(self, limit: int) -> int:
+        return int(self._random.fractions(1)[0] * limit)
 
     def __call__(self, delivery: Delivery) -> list[Delivery]:
         """Apply the faults to one delivery."""
@@ -84,8 +86,8 @@ class RandomFaults:
             return []
         payload = delivery.payload
         if payload and self._happens(self._tamper):
-            position = int(self._generator.integers(len(payload)))
-            changed = payload[position] ^ int(self._generator.integers(1, 256))
+            position = self._below(len(payload))
+            changed = payload[position] ^ (1 + self._below(255))
             payload = payload[:position] + bytes([changed]) + payload[position + 1 :]
         delay = 1 if self._happens(self._delay) else 0
         copies = 2 if self._happens(self._duplicate) else 1

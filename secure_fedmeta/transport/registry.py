@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-
+from privacy.rng import SecureRandom
 from secure_fedmeta.config import TransportConfig
 from secure_fedmeta.registry import Registry
 from secure_fedmeta.transport import Endpoint, Transport
@@ -21,14 +20,14 @@ class TransportBuilder(Protocol):
         endpoints: Mapping[int, Endpoint],
         settings: TransportConfig,
         *,
-        faults: np.random.Generator,
+        faults: SecureRandom,
     ) -> Transport:
         """A transport that reaches `endpoints`; `faults` draws the injected ones, no secret."""
         ...
 
 
 def memory(
-    endpoints: Mapping[int, Endpoint], settings: TransportConfig, *, faults: np.random.Generator
+    endpoints: Mapping[int, Endpoint], settings: TransportConfig, *, faults: SecureRandom
 ) -> Transport:
     """All parties in this process, with the configured faults."""
     injected = RandomFaults(
@@ -36,7 +35,7 @@ def memory(
         delay=settings.delay,
         duplicate=settings.duplicate,
         tamper=settings.tamper,
-        generator=faults,
+        random=faults,
     )
     return MemoryTransport(endpoints, faults=injected)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from crypto.errors import MessageRefused
+from privacy.rng import SecureRandom
 from secure_fedmeta.config import TransportConfig
 from secure_fedmeta.errors import ConfigError, DataError
 from secure_fedmeta.transport import Endpoint, Transport
@@ -46,7 +46,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def build(name: str, endpoints: Mapping[int, Endpoint], **faults: float) -> Transport:
     config = TransportConfig(name=name, **faults)
-    return TRANSPORTS.get(name)(endpoints, config, faults=np.random.default_rng(5))
+    return TRANSPORTS.get(name)(endpoints, config, faults=SecureRandom.from_key(bytes(32)))
 
 
 def exchange(transport: Transport, messages: Mapping[int, bytes]) -> list[tuple[int, bytes]]:

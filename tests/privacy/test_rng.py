@@ -1,6 +1,7 @@
 import copy
 import os
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -46,6 +47,22 @@ def test_fractions_are_53_bits_of_two_words() -> None:
     drawn = SecureRandom.from_key(KEY).fractions(100)
     assert drawn.dtype == np.float64
     assert [int(value * 2**53) for value in drawn] == [int(word) >> 11 for word in words]
+
+
+def test_a_choice_has_no_number_twice_and_leaves_none_out() -> None:
+    """Each of 6 ordered pairs of 3 numbers: 5 deviations either way are an error in 10^6."""
+    rng = SecureRandom.from_key(KEY)
+    assert rng.choice(5, 0).tolist() == []
+    assert sorted(rng.choice(5, 5).tolist()) == [0, 1, 2, 3, 4]
+    seen = Counter(tuple(rng.choice(3, 2).tolist()) for _ in range(6000))
+    assert set(seen) == {(i, j) for i in range(3) for j in range(3) if i != j}
+    assert all(abs(count - 1000) < 5 * (6000 * 5 / 36) ** 0.5 for count in seen.values())
+
+
+@pytest.mark.parametrize(("limit", "count"), [(3, 4), (3, -1), (-1, 0)])
+def test_a_choice_of_more_than_there_is_is_refused(limit: int, count: int) -> None:
+    with pytest.raises(PrivacyError, match="allowed: 0 to"):
+        SecureRandom.from_key(KEY).choice(limit, count)
 
 
 def test_every_bit_of_the_key_matters() -> None:

@@ -315,7 +315,7 @@ def test_the_report_of_a_run_shows_its_assessment(tmp_path: Path) -> None:
     latest = tmp_path / "runs" / "latest"
     before = runner.invoke(cli.app, ["report", str(latest)])
     assert "Assessment" not in before.stdout
-    found = assess(parse_config(settings()), Genuine(), lambda text: None)
+    found = assess(parse_config(settings()), Genuine(), SecureRandom.from_os(), lambda text: None)
     (latest / "assess.json").write_text(json.dumps(found | {"planted": None}))
     assert "Assessment: passed" in runner.invoke(cli.app, ["report", str(latest)]).stdout
     shown = json.loads(runner.invoke(cli.app, ["report", str(latest), "--json"]).stdout)

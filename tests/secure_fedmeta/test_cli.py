@@ -341,15 +341,19 @@ def test_help_loads_nothing_heavy(folder: Path) -> None:
 
 def test_an_interrupted_run_keeps_what_was_acknowledged(folder: Path) -> None:
     process = start(["run", write(folder, {"training.rounds": 5000})], folder)
-    logs: list[Path] = []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        logs = list(folder.glob("runs/*/audit/log.jsonl"))
-        if logs and logs[0].read_bytes().count(b"round-release") >= 2:
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        logs: list[Path] = []
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            logs = list(folder.glob("runs/*/audit/log.jsonl"))
+            if logs and logs[0].read_bytes().count(b"round-release") >= 2:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
     assert (process.returncode, out) == (3, "")
     assert "fedmeta: interrupted; what the log and the ledger acknowledged is kept" in err
     assert "Traceback" not in err

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.spend import SpendChecker
 from audit.verify import verify_log
+from privacy.rng import SecureRandom
 from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.transport.memory import RandomFaults
 from tests.secure_fedmeta.federation import CLIENTS, Federation
@@ -51,17 +51,17 @@ def run(federation: Federation) -> list[Release | Abort]:
     delay=OFTEN,
     duplicate=OFTEN,
     tamper=OFTEN,
-    seed=st.integers(0, 2**32),
+    seed=st.binary(min_size=32, max_size=32),
 )
 def test_no_wire_gives_a_wrong_sum(
-    protocol: str, drop: float, delay: float, duplicate: float, tamper: float, seed: int
+    protocol: str, drop: float, delay: float, duplicate: float, tamper: float, seed: bytes
 ) -> None:
     faults = RandomFaults(
         drop=drop,
         delay=delay,
         duplicate=duplicate,
         tamper=tamper,
-        generator=np.random.default_rng(seed),
+        random=SecureRandom.from_key(seed),
     )
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(
@@ -75,7 +75,7 @@ def test_no_wire_gives_a_wrong_sum(
 
 def test_repeats_alone_cost_nothing(tmp_path: Path) -> None:
     always = RandomFaults(
-        drop=0, delay=0, duplicate=1, tamper=0, generator=np.random.default_rng(1)
+        drop=0, delay=0, duplicate=1, tamper=0, random=SecureRandom.from_key(bytes(32))
     )
     federation = Federation(tmp_path, faults=always)
     outcomes = run(federation)
@@ -87,7 +87,7 @@ def test_repeats_alone_cost_nothing(tmp_path: Path) -> None:
 def test_a_wire_that_never_delivers_in_time_aborts_uncharged(tmp_path: Path, kind: str) -> None:
     always = {"drop": 0.0, "delay": 0.0, "duplicate": 0.0, "tamper": 0.0, kind: 1.0}
     federation = Federation(
-        tmp_path, faults=RandomFaults(**always, generator=np.random.default_rng(1))
+        tmp_path, faults=RandomFaults(**always, random=SecureRandom.from_key(bytes(32)))
     )
     outcomes = run(federation)
     check(federation, outcomes)
@@ -101,8 +101,8 @@ def test_the_faults_of_this_suite_reach_every_end(tmp_path: Path) -> None:
     seen = set()
     for seed in range(40):
         faults = RandomFaults(
-            drop=0.08, delay=0.05, duplicate=0.1, tamper=0.05,
-            generator=np.random.default_rng(seed),
+            drop=0.05, delay=0.02, duplicate=0.1, tamper=0.03,
+            random=SecureRandom.from_key(bytes(31) + bytes([seed])),
         )  # fmt: skip
         folder = tmp_path / str(seed)
         folder.mkdir()

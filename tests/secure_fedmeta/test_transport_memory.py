@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crypto.errors import MessageRefused
+from privacy.rng import SecureRandom
 from secure_fedmeta.transport.memory import Delivery, MemoryTransport, RandomFaults, no_faults
 from tests.contracts.test_transport import Echo, Refusing, exchange
 
@@ -17,9 +18,9 @@ SLACK = 5 * np.sqrt(RATE * (1 - RATE) / DRAWS)  # 5 sigma: a false alarm in 10^6
 PLAIN = Delivery(1, True, 0, bytes(8))
 
 
-def faults(seed: int = 3, **chances: float) -> RandomFaults:
+def faults(key: bytes = bytes(32), **chances: float) -> RandomFaults:
     every = {"drop": 0.0, "delay": 0.0, "duplicate": 0.0, "tamper": 0.0}
-    return RandomFaults(**{**every, **chances}, generator=np.random.default_rng(seed))
+    return RandomFaults(**{**every, **chances}, random=SecureRandom.from_key(key))
 
 
 def changed_bytes(delivery: Delivery) -> int:
@@ -62,7 +63,7 @@ def test_tampering_changes_one_byte_anywhere() -> None:
 
 def test_the_same_generator_gives_the_same_faults() -> None:
     chances = {"drop": 0.3, "delay": 0.3, "duplicate": 0.3, "tamper": 0.3}
-    first, second, third = faults(**chances), faults(**chances), faults(seed=4, **chances)
+    first, second, third = faults(**chances), faults(**chances), faults(bytes(31) + b"1", **chances)
     runs = [[wire(PLAIN) for _ in range(50)] for wire in (first, second, third)]
     assert runs[0] == runs[1] != runs[2]
 
