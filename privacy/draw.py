@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import PlanRefused
 from privacy.rng import SecureRandom
+from privacy.unit import Unit
 
 _COINS = 2.0**53
 """A fraction from the generator is a multiple of 2^-53."""
@@ -46,6 +47,39 @@ def throw_coins(units: int, rate: float, rng: SecureRandom) -> NDArray[np.bool_]
     if rate == 1.0:
         return np.ones(units, dtype=np.bool_)
     return rng.fractions(units) < math.floor(rate * _COINS) / _COINS
+
+
+def checked_coins(
+    drawn: NDArray[np.bool_] | None, least: int, unit: Unit, rate: float
+) -> NDArray[np.bool_]:
+    """The round's coins.
+
+    Args:
+        drawn: what `throw_coins` gave; None at rate 1.0 alone.
+        least: units that there are rows of; of a user there may be none.
+        unit: the unit of privacy.
+        rate: q.
+
+    Returns:
+        bool [units], units >= least.
+
+    Raises:
+        PlanRefused: none where they are needed, another shape or dtype, too few, too many, or one
+            that leaves a unit out at rate 1.0.
+    """
+    if drawn is None:
+        if rate < 1.0:
+            raise PlanRefused(
+                f"rate {rate!r} needs this round's coins: give drawn=plan.draw(units, rng)"
+            )
+        return np.ones(least, dtype=np.bool_)
+    if drawn.dtype != np.bool_ or drawn.ndim != 1:
+        raise PlanRefused(f"coins are {drawn.dtype} {drawn.shape}; allowed: bool [units]")
+    if len(drawn) < least or (unit is not Unit.USER and len(drawn) > least):
+        raise PlanRefused(f"{len(drawn)} coins for {least} units; allowed: one for each")
+    if rate == 1.0 and not drawn.all():
+        raise PlanRefused("at rate 1.0 no unit is left out, but a coin says so")
+    return drawn
 
 
 def checked_users(

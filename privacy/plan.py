@@ -15,7 +15,14 @@ from privacy.accountant import BUDGETED, claimed_epsilon
 from privacy.calibrate import MIN_MULTIPLIER, least_noise
 from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
 from privacy.compression import Basis, Compression
-from privacy.draw import checked_users, count_of, sum_per_user, throw_coins, zero_unless
+from privacy.draw import (
+    checked_coins,
+    checked_users,
+    count_of,
+    sum_per_user,
+    throw_coins,
+    zero_unless,
+)
 from privacy.errors import PlanRefused
 from privacy.events import (
     MAX_INT,
@@ -39,6 +46,7 @@ from privacy.terms import (
     variance_of_share,
     vectors_of,
 )
+from privacy.turns import cohort, cohort_size
 from privacy.unit import RELATION_OF, Relation, Unit
 
 
@@ -222,6 +230,21 @@ class PrivacyPlan:
         return RELATION_OF[self.unit]
 
     @property
+    def cohort_size(self) -> int:
+        """Clients of each round: all, or as many as `max_participations` leaves room for."""
+        return cohort_size(self.clients, self.rounds, self.max_participations)
+
+    def cohort(self, round_index: int) -> tuple[int, ...]:
+        """Indices of a round's clients, from 1, increasing. See turns.py."""
+        return cohort(round_index, self.clients, self.cohort_size)
+
+    @property
+    def turns(self) -> int:
+        """Most rounds of the run that one client may contribute to. Each counts for itself."""
+        most = self.max_participations
+        return self.rounds if most is None else min(self.rounds, most)
+
+    @property
     def max_abs(self) -> int:
         """Bound on any coordinate of one client's integer sum, its noise not included."""
         return self.max_units_per_client * min(self.cap * vectors_of(self.tasks_per_user), self.l2)
@@ -279,7 +302,9 @@ class PrivacyPlan:
             users = checked_users(users, len(vectors), self.tasks_per_user)
         elif users is not None:
             raise PlanRefused(f"users were given for unit {self.unit}, whose rows are units")
-        keep = self._coins(drawn, len(vectors) if users is None else count_of(users))
+        least = len(vectors) if users is None else count_of(users)
+        self._check_units(least if drawn is None else len(drawn))
+        keep = checked_coins(drawn, least, self.unit, self.rate)
         if users is not None and self.tasks_per_user is None:
             vectors = sum_per_user(vectors, users, len(keep))
         elif users is not None:
@@ -296,23 +321,6 @@ class PrivacyPlan:
         )
         total += SAMPLERS[self.mechanism](self.share_variance, self.dimension, rng)
         return total
-
-    def _coins(self, drawn: NDArray[np.bool_] | None, least: int) -> NDArray[np.bool_]:
-        """The round's coins, checked: for at least as many units as there are in the rows."""
-        self._check_units(least if drawn is None else len(drawn))
-        if drawn is None:
-            if self.rate < 1.0:
-                raise PlanRefused(
-                    f"rate {self.rate!r} needs this round's coins: give drawn=plan.draw(units, rng)"
-                )
-            return np.ones(least, dtype=np.bool_)
-        if drawn.dtype != np.bool_ or drawn.ndim != 1:
-            raise PlanRefused(f"coins are {drawn.dtype} {drawn.shape}; allowed: bool [units]")
-        if len(drawn) < least or (self.unit is not Unit.USER and len(drawn) > least):
-            raise PlanRefused(f"{len(drawn)} coins for {least} units; allowed: one for each")
-        if self.rate == 1.0 and not drawn.all():
-            raise PlanRefused("at rate 1.0 no unit is left out, but a coin says so")
-        return drawn
 
     def _check_units(self, units: int) -> None:
         if units > self.max_units_per_client:

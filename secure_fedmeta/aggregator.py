@@ -243,7 +243,8 @@ class Aggregator:
         except OutcomeUnknown:
             exchange.unlogged = event
             raise
-        salts = {index: self._salts(SALT_BYTES) for index in setting.cohort}
+        cohort = setting.plan.cohort(exchange.round)
+        salts = {index: self._salts(SALT_BYTES) for index in cohort}
         self._keep_opening(
             {
                 "round": exchange.round,
@@ -272,7 +273,7 @@ class Aggregator:
                 "survivor_root": _root(commit[i] for i in ready.survivors),
                 "contribution_root": _root(contributions),
                 "counts": {
-                    "selected": len(setting.cohort),
+                    "selected": len(cohort),
                     "reported": len(ready.survivors),
                     "dropped": len(ready.dropped),
                     "rejected": dict(exchange.rejected),
@@ -321,7 +322,7 @@ class Aggregator:
         return Release(
             round=exchange.round,
             survivors=len(done.contributors),
-            selected=len(setting.cohort),
+            selected=plan.cohort_size,
             rejected=dict(exchange.rejected),
             spend=spend_counted(everything, delta=plan.delta, order=self._order),
             unchecked=done.unchecked,

@@ -189,7 +189,7 @@ class Subject:
         if plan.rate == 1.0:
             return self.plan
         terms = terms_of(plan)
-        terms["rate"] = 1.0
+        terms |= {"rate": 1.0, "max_participations": None}
         z = plan.noise_multiplier
         return self._mechanism.plan(PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms))
 
@@ -211,7 +211,12 @@ class Subject:
         """The subject with extra coordinates, every unit drawn, and room for so many rounds."""
         plan = self.parts.plan
         terms = terms_of(plan)
-        terms |= {"parameters": plan.parameters + extra, "rounds": rounds, "rate": 1.0}
+        terms |= {
+            "parameters": plan.parameters + extra,
+            "rounds": rounds,
+            "rate": 1.0,
+            "max_participations": None,
+        }
         z = plan.noise_multiplier
         return self.with_plan(
             PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms), extra=extra

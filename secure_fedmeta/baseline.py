@@ -28,11 +28,11 @@ def train_in_clear(
     noise: Callable[[str], SecureRandom],
     done: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Train for the plan's rounds with every client present.
+    """Train for the plan's rounds with every client of each cohort present.
 
     Args:
         work: the clients' outer vectors.
-        names: the training clients.
+        names: the training clients, in roster order.
         plan: clip, integers and noise of each client, and the number of rounds.
         optimiser: the server's rule.
         initial: initial parameters `[d] float32`.
@@ -47,7 +47,8 @@ def train_in_clear(
     for round_index in range(1, plan.rounds + 1):
         model = state.params.to(torch.float32)
         total = np.zeros(plan.dimension, dtype=np.int64)
-        for name in names:
+        for index in plan.cohort(round_index):
+            name = names[index - 1]
             total += contribution(
                 work, name, model, plan=plan, round_index=round_index, noise=streams[name]
             )

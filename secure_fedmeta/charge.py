@@ -9,11 +9,17 @@ A client cannot tell how many others will be in the sum, so it charges the deare
 plan permits: `min_survivors` contributions. Sums of fewer are never opened; with more, more noise
 that nobody knows is in the sum, and every bound is smaller. A round that is aborted afterwards
 stays charged: whether its sum was opened, the client never learns for certain.
+
+Where a plan lets a client take part in at most p of all the rounds that its population is charged
+(`max_participations`), the aggregator charges p rounds, however many there are, and the client's
+own ledger is what makes that true over runs: it refuses the round after the p-th, whatever it was
+charged for. Its own account does not take part in the discount: each contribution is charged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from crypto.errors import MessageRefused
@@ -61,14 +67,29 @@ class OwnLedger:
         self._ledger = ledger
         self._population = population
         self._run = run
-        self._event = plan.worst_event()
+        # Nobody else counts the turns of this account: to it, each contribution is one more.
+        self._event = replace(plan.worst_event(), max_participations=None)
+        self._most = plan.max_participations
         self._digest = plan.digest()
 
     def reserve(self, *, round_index: int, attempt: int) -> None:
         """Charge the dearest event of the plan; see Charge."""
         try:
+            self._check_turns(more=1)
             self._ledger.reserve(
                 self._population, self._run, round_index, attempt, self._event, self._digest
             )
+            # Another process may have been charged in between: of two last ones none goes on.
+            self._check_turns(more=0)
         except PrivacyError as error:
             raise MessageRefused(None, STEP, str(error)) from error
+
+    def _check_turns(self, *, more: int) -> None:
+        """Raises MessageRefused where so many more contributions are one too many."""
+        if self._most is None:
+            return
+        found = self._ledger.counts(self._population).total() + more
+        if found > self._most:
+            raise MessageRefused(
+                None, STEP, f"contribution {found}; max_participations is {self._most}"
+            )

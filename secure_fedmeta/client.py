@@ -77,9 +77,9 @@ def contribution(
 class Client(Party):
     """One member of the roster.
 
-    It contributes at most as often as its plan has rounds, whatever the aggregator asks for, since
-    the plan's target is for that many. Over several runs it asks its own ledger, if it has one,
-    before anything is computed from its data.
+    It contributes at most as often as its plan has rounds, or as `max_participations` says,
+    whatever the aggregator asks for, since the plan's target is for that many. Over several runs it
+    asks its own ledger, if it has one, before anything is computed from its data.
 
     Args:
         setting: the run's public facts, as this client read them.
@@ -128,10 +128,14 @@ class Client(Party):
         return protected_sum
 
     def _machine_for(self, terms: Terms, model: Handout) -> SumClient:
-        planned = self._setting.plan.rounds
-        if self._contributions >= planned:
+        plan = self._setting.plan
+        if self._contributions >= plan.turns:
             raise MessageRefused(
-                None, "round-open", f"contributed to all of the {planned} planned rounds"
+                None,
+                "round-open",
+                f"contributed to all of the {plan.turns} planned rounds"
+                if plan.max_participations is None
+                else f"took part in {self._contributions} rounds: max_participations is reached",
             )
         return self._setting.protocol.client(
             terms,

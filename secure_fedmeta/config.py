@@ -110,6 +110,9 @@ class PrivacyConfig(_Section):
     rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
         1.0, description="probability with which a unit takes part in a round, by a secret coin"
     )
+    max_participations: Count | None = Field(
+        None, description="unit client alone: rounds in which one client takes part, at most"
+    )
     epsilon: Positive | None = Field(None, description="target; exclusive with noise_multiplier")
     noise_multiplier: Positive | None = None
     delta: Annotated[FiniteFloat, Field(gt=0, lt=1)] = 1e-5

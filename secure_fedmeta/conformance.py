@@ -373,5 +373,5 @@ def _run(
 def _one_to_lose(subject: Subject) -> int | None:
     """A client that may fall silent; None where every sum must be complete."""
     plan = subject.parts.plan
-    spare = plan.clients > plan.min_survivors and subject.parts.protocol.capabilities().drops
-    return plan.clients if spare else None
+    spare = plan.cohort_size > plan.min_survivors and subject.parts.protocol.capabilities().drops
+    return plan.cohort(1)[-1] if spare else None

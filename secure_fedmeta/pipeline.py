@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,28 +11,25 @@ from crypto.errors import TermsRefused
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS, Committee, SecureSum, Sharing
-from privacy.errors import CompressionRefused, PlanRefused
-from privacy.events import Mechanism
 from privacy.plan import PrivacyPlan
-from privacy.terms import Terms as PlanTerms
 from privacy.unit import Unit
 from secure_fedmeta.charge import Charges, Uncounted
 from secure_fedmeta.client import Client, Seat
 from secure_fedmeta.cohort import divide
-from secure_fedmeta.config import Config, PrivacyConfig
+from secure_fedmeta.config import Config
 from secure_fedmeta.errors import ConfigError, DataError, unknown_name
 from secure_fedmeta.losses import Loss
 from secure_fedmeta.meta import Learner, build_learner
 from secure_fedmeta.models import build_model, check_module
 from secure_fedmeta.officer import Officer
 from secure_fedmeta.party import Party
+from secure_fedmeta.planned import plan_for
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting, ring_for
 from secure_fedmeta.simulation import CohortWork
 from secure_fedmeta.tasks import TaskSource, build_source
 from secure_fedmeta.transport.registry import TRANSPORTS
-from secure_fedmeta.vector import ParameterVector
 
 AGGREGATOR = "aggregator"
 
@@ -121,7 +117,7 @@ def assemble(
         memory_mb=config.compute.memory_mb,
         device=config.compute.device,
     )
-    plan = _plan(config, source, training, learner.spec)
+    plan = plan_for(config, source, training, learner.spec)
     ring = ring_for(plan)
     sharing = _sharing(config, plan, protocol)
     committee = _committee(config, protocol)
@@ -296,65 +292,6 @@ def _network(config: Config, source: TaskSource) -> nn.Module:
     )
 
 
-def _plan(
-    config: Config, source: TaskSource, training: Sequence[str], spec: ParameterVector
-) -> PrivacyPlan:
-    privacy = config.privacy
-    bounds = source.info.task_bounds
-    unit = Unit(privacy.unit)
-    most = max(bounds[name] for name in training) if training and unit is not Unit.CLIENT else 1
-    if privacy.min_survivors > len(training):
-        raise ConfigError(
-            f"only {len(training)} clients train; lower it or hold out fewer clients",
-            key="privacy.min_survivors",
-            value=privacy.min_survivors,
-        )
-    if privacy.max_units_per_client is not None and privacy.max_units_per_client < most:
-        raise ConfigError(
-            f"a client may have {most} tasks by its declared bound; set {most} or more",
-            key="privacy.max_units_per_client",
-            value=privacy.max_units_per_client,
-        )
-    if unit is Unit.CLIENT and privacy.max_units_per_client not in (None, 1):
-        raise ConfigError(
-            "a client of unit client sends one vector; set 1, or leave it out",
-            key="privacy.max_units_per_client",
-            value=privacy.max_units_per_client,
-        )
-    terms: PlanTerms = {
-        "unit": unit,
-        "mechanism": Mechanism(privacy.mechanism),
-        "noise": privacy.noise,
-        "rate": privacy.rate,
-        "delta": privacy.delta,
-        "rounds": config.training.rounds,
-        "clip": privacy.clip,
-        "parameters": spec.size,
-        "expected_units": privacy.expected_units,
-        "max_units_per_client": privacy.max_units_per_client or most,
-        "clients": len(training),
-        "min_survivors": privacy.min_survivors,
-        "max_colluders": privacy.max_colluders,
-        "person_units": privacy.person_units,
-        "compression": config.compression.terms(),
-        "value_bits": config.compression.value_bits,
-    }
-    try:
-        return _with_noise(privacy, terms)
-    except CompressionRefused as error:
-        raise ConfigError(str(error), key="compression") from error
-    except PlanRefused as error:
-        raise ConfigError(str(error), key="privacy") from error
-
-
-def _with_noise(privacy: PrivacyConfig, terms: PlanTerms) -> PrivacyPlan:
-    if privacy.noise_multiplier is not None:
-        return PrivacyPlan.from_noise_multiplier(noise_multiplier=privacy.noise_multiplier, **terms)
-    if privacy.epsilon is None:
-        raise ConfigError("set epsilon or noise_multiplier", key="privacy")
-    return PrivacyPlan.calibrated(epsilon=privacy.epsilon, **terms)
-
-
 def _sharing(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> Sharing:
     """What the protocol takes, with the threshold that the config asks for if it does."""
     threshold = config.secure_sum.threshold
@@ -369,7 +306,7 @@ def _sharing(config: Config, plan: PrivacyPlan, protocol: SecureSum) -> Sharing:
             value=plan.min_survivors,
         )
     try:
-        sharing = protocol.sharing(plan.clients, plan.max_colluders, plan.min_survivors)
+        sharing = protocol.sharing(plan.cohort_size, plan.max_colluders, plan.min_survivors)
     except TermsRefused as error:
         raise ConfigError(f"{protocol.name}: {error}", key="secure_sum") from error
     return sharing if threshold is None else replace(sharing, threshold=threshold)

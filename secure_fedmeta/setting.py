@@ -43,11 +43,6 @@ class Setting:
     sharing: Sharing
     committee: Committee
 
-    @property
-    def cohort(self) -> tuple[int, ...]:
-        """Indices of the clients of every round: at sampling rate 1 everybody takes part."""
-        return tuple(range(1, len(self.roster.members) + 1))
-
     def terms(self, *, round_index: int, attempt: int, model_digest: bytes) -> Terms:
         """The terms of one attempt at one round, for this party's own secure-sum machine."""
         return Terms(
@@ -58,7 +53,7 @@ class Setting:
             plan_digest=self.plan.digest(),
             model_digest=model_digest,
             roster=self.roster,
-            cohort=self.cohort,
+            cohort=self.plan.cohort(round_index),
             ring=self.ring,
             length=self.plan.dimension,
             degree=self.sharing.degree,

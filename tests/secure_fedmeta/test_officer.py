@@ -179,7 +179,8 @@ def test_the_officer_has_a_key_of_its_own(tmp_path: Path) -> None:
     assert list(parties.officers) == [OFFICER] == list(roster.officer_indices)
     assert set(parties.endpoints) == set(range(1, OFFICER + 1))
     assert roster.public_of(OFFICER) not in {roster.public_of(k) for k in range(OFFICER)}
-    assert parties.setting.cohort == tuple(range(1, CLIENTS + 1))
+    terms = parties.setting.terms(round_index=1, attempt=1, model_digest=bytes(32))
+    assert terms.cohort == tuple(range(1, CLIENTS + 1))
 
 
 def test_colluders_are_refused_with_the_reason() -> None:
