@@ -26,11 +26,10 @@ from privacy.rng import SecureRandom
 from privacy.terms import Terms as PlanTerms
 from secure_fedmeta.charge import Charge
 from secure_fedmeta.client import Client, Seat, Work, contribution
-from secure_fedmeta.meta import MetaLearner, TaskBatch
+from secure_fedmeta.meta import Learner, TaskBatch
 from secure_fedmeta.pipeline import Parties, Parts, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.setting import Setting, ring_for
-from secure_fedmeta.vector import ParameterVector
 
 Ints = NDArray[np.int64]
 
@@ -116,34 +115,28 @@ class WideLearner:
 
     Args:
         inner: the configured learner.
-        spec: layout of the wide model; the inner model's coordinates come first.
+        extra: how many; they come behind the inner learner's.
     """
 
-    def __init__(self, inner: MetaLearner, spec: ParameterVector) -> None:
+    def __init__(self, inner: Learner, extra: int) -> None:
         self._inner = inner
-        self.spec = spec
+        self.spec = inner.spec.extended({"assessment.extra": (extra,)})
         self.name = inner.name
 
+    def initial(self, module: nn.Module) -> Tensor:
+        """The inner learner's start, and zeros behind: `[d] float32`."""
+        inner = self._inner.initial(module)
+        return nn.functional.pad(inner, (0, self.spec.size - len(inner)))
+
     def outer_vectors(self, params: Tensor, batch: TaskBatch) -> Tensor:
-        """The inner vectors, and zeros behind: `[B, P] float32`."""
+        """The inner vectors, and zeros behind: `[B, d] float32`."""
         rows = self._inner.outer_vectors(params[: self._inner.spec.size], batch)
-        wide = torch.zeros(len(rows), self.spec.size, dtype=rows.dtype)
-        wide[:, : rows.shape[1]] = rows
-        return wide
-
-
-class _Wide(nn.Module):
-    def __init__(self, inner: nn.Module, extra: int) -> None:
-        super().__init__()
-        self.inner = inner
-        self.extra = nn.Parameter(torch.zeros(extra))
+        return nn.functional.pad(rows, (0, self.spec.size - rows.shape[1]))
 
 
 def widened(parts: Parts, extra: int) -> Parts:
     """The same run with `extra` coordinates behind those of the model, and the old plan."""
-    module = _Wide(parts.module, extra)
-    learner = WideLearner(parts.learner, ParameterVector.of(module))
-    return replace(parts, module=module, learner=cast(Any, learner))
+    return replace(parts, learner=cast(Any, WideLearner(parts.learner, extra)))
 
 
 def terms_of(plan: PrivacyPlan) -> PlanTerms:

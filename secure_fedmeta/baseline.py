@@ -1,4 +1,4 @@
-"""Training on public data under the very same plan: the averaging baseline, candidates of a search.
+"""Training on public data under the same terms: the averaging baseline, candidates of a search.
 
 Same tasks, clipping, integers, noise and server rule as the run; only the secure sum is left out,
 because adding integers in clear gives the same sum. It is a further use of the training data. On

@@ -81,6 +81,9 @@ class LearnerConfig(_Section):
     algorithm: str = "maml"
     inner_steps: Count = 1
     inner_lr: Positive = 0.1
+    rate_scale: Positive = Field(
+        1.0, description="public factor between a shared number and the learned rate it stands for"
+    )
 
 
 class ServerConfig(_Section):
@@ -220,7 +223,7 @@ class LedgerConfig(_Section):
 
 TUNABLE = {
     "model": ("name", "hidden"),
-    "learner": ("algorithm", "inner_steps", "inner_lr"),
+    "learner": ("algorithm", "inner_steps", "inner_lr", "rate_scale"),
     "server": ("optimiser", "lr", "average_from"),
     "privacy": ("clip",),
     "compression": ("value_bits", "rotate", "kind", "keep"),

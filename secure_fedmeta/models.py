@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -69,11 +70,60 @@ def conv(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*layers, *pooled, nn.Linear(channels, output_dim))
 
 
+class NextCharacter(nn.Module):
+    """The character that follows: embedding, recurrent layers, an affine layer on the last state.
+
+    Rows are `[length]` character numbers from 0, of any dtype; outputs are logits `[n, classes]`
+    over the same characters. The form of the Shakespeare model of LEAF (Caldas et al. 2018, arXiv
+    1812.01097), with its embedding of 8 dimensions.
+    """
+
+    EMBEDDING = 8
+
+    def __init__(
+        self, layer: type[nn.LSTM] | type[nn.GRU], characters: int, widths: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, self.EMBEDDING)
+        inputs = (self.EMBEDDING, *widths)
+        self.layers = nn.ModuleList(
+            layer(before, width, batch_first=True) for before, width in pairwise(inputs)
+        )
+        self.head = nn.Linear(inputs[-1], characters)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits `[n, classes]` for rows `[n, length]`."""
+        states: torch.Tensor = self.embedding(x.to(torch.int64))
+        for layer in self.layers:
+            states, _ = layer(states)
+        logits: torch.Tensor = self.head(states[:, -1])
+        return logits
+
+
+def char_lstm(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return LSTM layers of the given widths over rows of characters; `output_dim` characters."""
+    del input_dim  # any length
+    return NextCharacter(nn.LSTM, output_dim, hidden)
+
+
+def char_gru(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return GRU layers of the given widths over rows of characters; `output_dim` characters."""
+    del input_dim  # any length
+    return NextCharacter(nn.GRU, output_dim, hidden)
+
+
 MODELS: Registry[Builder] = Registry(
     "model",
     "model.name",
     "secure_fedmeta.models",
-    {"conv": conv, "linear": linear, "mlp": mlp, "mlp_tanh": mlp_tanh},
+    {
+        "char_gru": char_gru,
+        "char_lstm": char_lstm,
+        "conv": conv,
+        "linear": linear,
+        "mlp": mlp,
+        "mlp_tanh": mlp_tanh,
+    },
 )
 
 
@@ -145,9 +195,14 @@ def _objection(part: nn.Module) -> str | None:
         )
     if isinstance(part, _DropoutNd) and part.p > 0:
         return "it draws from the process-wide random generator; set p = 0 or remove it"
-    if isinstance(part, nn.RNNBase):
-        return "recurrent layers have no batched form over parameters"
+    if isinstance(part, nn.RNNBase) and part.dropout > 0:
+        return "it draws from the process-wide random generator; set dropout = 0"
     return None
+
+
+def is_recurrent(module: nn.Module) -> bool:
+    """Whether the module holds a recurrent layer of torch (RNN, LSTM, GRU or a cell)."""
+    return any(isinstance(part, (nn.RNNBase, nn.RNNCellBase)) for part in module.modules())
 
 
 def _is_instance_norm(part: nn.Module) -> bool:

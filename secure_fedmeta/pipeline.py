@@ -70,7 +70,17 @@ class Parts:
 
     def initial(self) -> torch.Tensor:
         """The public initial parameters `[d] float32`."""
-        return self.learner.spec.flatten(self.module)
+        return self.learner.initial(self.module)
+
+    def plan_for(self, learner: Learner) -> PrivacyPlan:
+        """The plan under which another learner's vectors would be summed in this run.
+
+        It has the same terms and target; only the number of coordinates, and what follows from
+        it, may differ.
+        """
+        if learner.spec.size == self.plan.parameters:
+            return self.plan
+        return plan_for(self.config, self.source, self.training, learner.spec)
 
     def learner_like(self, algorithm: str, *, inner_steps: int, inner_lr: float) -> Learner:
         """Another learner on the same network and loss."""
@@ -81,6 +91,7 @@ class Parts:
             self.loss,
             inner_steps=inner_steps,
             inner_lr=inner_lr,
+            rate_scale=self.config.learner.rate_scale,
             memory_mb=compute.memory_mb,
             device=compute.device,
         )
@@ -114,6 +125,7 @@ def assemble(
         task_loss,
         inner_steps=config.learner.inner_steps,
         inner_lr=config.learner.inner_lr,
+        rate_scale=config.learner.rate_scale,
         memory_mb=config.compute.memory_mb,
         device=config.compute.device,
     )

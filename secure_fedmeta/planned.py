@@ -25,7 +25,7 @@ def plan_for(
         config: the settings.
         source: declares how many tasks a client may have.
         training: names of the clients that train.
-        spec: the model's parameters.
+        spec: the layout of the shared vector.
 
     Raises:
         ConfigError: settings that no proved bound covers, or that contradict each other or the

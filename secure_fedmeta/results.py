@@ -25,6 +25,7 @@ from secure_fedmeta.plots import plot_epsilon, plot_held_out
 from secure_fedmeta.tasks import SourceInfo
 from secure_fedmeta.transport import Traffic
 from secure_fedmeta.unprotected import UNPROTECTED
+from secure_fedmeta.vector import ParameterVector
 
 REPORT = "report.json"
 METRICS = "metrics.jsonl"
@@ -70,7 +71,12 @@ def report(
         "name": parts.config.name,
         "status": status,
         "not_private": not private,
-        "notes": [*notes, *(() if private else (_NOT_PRIVATE,)), *(() if hidden else (_SHOWN,))],
+        "notes": [
+            *notes,
+            *_not_learned(parts),
+            *(() if private else (_NOT_PRIVATE,)),
+            *(() if hidden else (_SHOWN,)),
+        ],
         "held_out": _held_out(parts, arms, not_run),
         "adversaries": _adversaries(privacy.pop("adversaries"), hidden=hidden),
         "privacy": privacy
@@ -89,6 +95,7 @@ def report(
         },
         "bytes_per_client": _mean_traffic(traffic) | {"upload": upload},
         "distortion": distortion(plan).to_json(),
+        "shared": _shared(parts),
         "secure_sum": {
             "protocol": parts.protocol.name,
             "capabilities": parts.protocol.capabilities().to_json(),
@@ -108,6 +115,31 @@ def report(
         "seconds": {"training": round(seconds, 3)},
         "audit": {"vkey": vkey, "size": log.size, "root": log.root.hex()},
     }
+
+
+def _shared(parts: Parts) -> dict[str, int]:
+    """What the vector that is clipped, summed and released holds, in coordinates."""
+    vector, network = parts.learner.spec.size, parts.learner.network.size
+    every = sum(parameter.numel() for parameter in parts.module.parameters())
+    return {
+        "coordinates": vector,
+        "parameters": network,
+        "learned_rates": vector - network,
+        "frozen_parameters": every - network,
+    }
+
+
+def _not_learned(parts: Parts) -> tuple[str, ...]:
+    """A note where the learner leaves some of the network's parameters as they were."""
+    trainable = ParameterVector.of(parts.module).size
+    left = trainable - parts.learner.network.size
+    if left == 0:
+        return ()
+    note = (
+        f"{parts.learner.name} learns and shares the last layer alone: {left} of {trainable} "
+        "parameters stay at their public start"
+    )
+    return (note,)
 
 
 def _adversaries(rows: Sequence[dict[str, Any]], *, hidden: bool) -> dict[str, Any]:

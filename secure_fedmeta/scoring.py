@@ -19,10 +19,8 @@ _SGD = "fedavg"  # adapts by plain gradient descent on all parameters
 def personaliser(parts: Parts) -> Learner:
     """How a new user adapts the meta-model: the configured rule and schedule."""
     settings, learner = parts.config.evaluation, parts.config.learner
-    return parts.learner_like(
-        learner.algorithm,
-        inner_steps=settings.adapt_steps,
-        inner_lr=settings.adapt_lr or learner.inner_lr,
+    return parts.learner.scheduled(
+        steps=settings.adapt_steps, lr=settings.adapt_lr or learner.inner_lr
     )
 
 
@@ -56,7 +54,7 @@ def closing_arms(
     settings = parts.config.evaluation
     meta = personaliser(parts)
     local = parts.learner_like(_SGD, inner_steps=settings.local_steps, inner_lr=settings.local_lr)
-    initial = parts.initial()
+    initial = local.initial(parts.module)
     announce("scoring held-out clients: the meta-model")
     arms: dict[str, Scores | None] = {
         "no_adaptation": evaluation.unadapted(meta, model),
@@ -94,7 +92,7 @@ def train_in_clear_as_planned(
     *,
     done: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Train `learner` on public data under the run's own plan: parameters `[d] float32`.
+    """Train `learner` on public data under the run's own terms: its vector `[d] float32`.
 
     Args:
         parts: the run.
@@ -107,9 +105,9 @@ def train_in_clear_as_planned(
     return train_in_clear(
         work,
         parts.training,
-        plan=parts.plan,
+        plan=parts.plan_for(learner),
         optimiser=parts.optimiser,
-        initial=parts.initial(),
+        initial=learner.initial(parts.module),
         noise=lambda name: randomness.generator(f"in-clear/noise/{name}"),
         done=done,
     )

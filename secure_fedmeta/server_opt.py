@@ -1,9 +1,10 @@
 """What the server does with a released aggregate: pure functions from state to state.
 
 All of it is post-processing of released sums and costs no privacy. Directions are gradient-like:
-they are subtracted. Momentum and Adam as server optimisers follow Reddi et al. (2021,
-arXiv 2003.00295); iterate averaging is Polyak and Juditsky (1992), here over a tail that starts
-at a public round, because under noise the mean of the last iterates is better than the last one.
+they are subtracted. Momentum, Adam and Yogi as server optimisers follow Reddi et al. (2021, arXiv
+2003.00295, Algorithm 2); iterate averaging is Polyak and Juditsky (1992), here over a tail that
+starts at a public round, because under noise the mean of the last iterates is better than the last
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ServerState:
         average: the model to evaluate and hand out: the mean of the tail's iterates so far, or
             `params` before the tail.
         first: the momentum or first moment; zero for plain SGD.
-        second: the second moment; zero but for Adam.
+        second: the second moment; zero but for Adam and Yogi.
         rounds: updates done.
         averaged: iterates in `average`; 0 before the tail.
     """
@@ -73,8 +74,8 @@ class ServerOptimiser:
         name: a name of `SERVER_OPTIMISERS`.
         lr: the step size, greater than 0.
         momentum: decay of `first`, in [0, 1).
-        second_decay: Adam's beta2, in [0, 1).
-        floor: Adam's epsilon, greater than 0.
+        second_decay: beta2 of Adam and Yogi, in [0, 1).
+        floor: Adam's epsilon and Yogi's tau, greater than 0.
         average_from: the first round (from 1) whose iterate is averaged; None for no averaging.
 
     Raises:
@@ -155,11 +156,25 @@ def adam(optimiser: ServerOptimiser, state: ServerState, g: Tensor) -> Step:
     return m / (v.sqrt() + optimiser.floor), first, second
 
 
+def yogi(optimiser: ServerOptimiser, state: ServerState, g: Tensor) -> Step:
+    """FedYogi of Reddi et al. (2021), Algorithm 2: the second moment moves by a bounded amount.
+
+    v <- v - (1 - beta2) g^2 sign(v - g^2), from v = tau^2, and the step is m / (sqrt(v) + tau).
+    Where gradients become small, v comes down slowly and the step size does not jump, as Adam's
+    does. As published, nothing is corrected for the start from zero.
+    """
+    before = state.second if state.rounds else torch.full_like(g, optimiser.floor**2)
+    square = g * g
+    first = optimiser.momentum * state.first + (1 - optimiser.momentum) * g
+    second = before - (1 - optimiser.second_decay) * square * (before - square).sign()
+    return first / (second.sqrt() + optimiser.floor), first, second
+
+
 SERVER_OPTIMISERS: Registry[Rule] = Registry(
     "server optimiser",
     "server.optimiser",
     "secure_fedmeta.server_optimisers",
-    {"sgd": sgd, "momentum": momentum, "adam": adam},
+    {"sgd": sgd, "momentum": momentum, "adam": adam, "yogi": yogi},
 )
 
 

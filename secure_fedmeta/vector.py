@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from secure_fedmeta.errors import FedmetaError
 
 _DOMAIN = b"fedmeta/model/v1\n"
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class VectorRefused(FedmetaError):
@@ -87,10 +88,11 @@ class ParameterVector:
             VectorRefused: the last dimension is not P.
         """
         self._check(vector)
-        lead = vector.shape[:-1]
+        # One split, not one slice for each: differentiated backwards it is one concatenation.
+        parts = vector.split_with_sizes([prod(shape) for shape in self.shapes], -1)
         return {
-            name: vector[..., start : start + prod(shape)].view(*lead, *shape)
-            for name, shape, start in zip(self.names, self.shapes, self.offsets, strict=True)
+            name: part.view(*vector.shape[:-1], *shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
 
     def load_into(self, module: nn.Module, vector: Tensor) -> None:
@@ -100,14 +102,40 @@ class ParameterVector:
             for name, value in self.unflatten(vector).items():
                 held[name].copy_(value)
 
+    def extended(self, extra: Shapes) -> ParameterVector:
+        """Return this layout with further tensors behind, in the order given.
+
+        Raises:
+            VectorRefused: a name is taken.
+        """
+        if taken := set(extra) & set(self.names):
+            raise VectorRefused(f"the module has a parameter called {min(taken)!r}; rename it")
+        names, shapes, offsets, size = [*self.names], [*self.shapes], [*self.offsets], self.size
+        for name, shape in extra.items():
+            names.append(name)
+            shapes.append(shape)
+            offsets.append(size)
+            size += prod(shape)
+        return ParameterVector(tuple(names), tuple(shapes), tuple(offsets), size, self.constants)
+
+    @property
+    def layers(self) -> tuple[slice, ...]:
+        """The parameterised layers: runs of parameters that share one owner, in order."""
+        owners = [name.rpartition(".")[0] for name in self.names]
+        firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
+        starts = [self.offsets[i] for i in firsts]
+        return tuple(slice(a, b) for a, b in zip(starts, [*starts[1:], self.size], strict=True))
+
     @property
     def head(self) -> slice:
-        """The last parameterised layer: the trailing parameters that share one owner."""
-        owner = self.names[-1].rpartition(".")[0]
-        first = len(self.names)
-        while first > 0 and self.names[first - 1].rpartition(".")[0] == owner:
-            first -= 1
-        return slice(self.offsets[first], self.size)
+        """The last parameterised layer."""
+        return self.layers[-1]
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the parameters of the last parameterised layer."""
+        pairs = zip(self.names, self.offsets, strict=True)
+        return tuple(name for name, start in pairs if start >= self.head.start)
 
     def digest(self, vector: Tensor) -> bytes:
         """Return SHA-256 over names, shapes, constants and the float32 values, little-endian.

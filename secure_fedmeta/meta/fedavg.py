@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secure_fedmeta.meta.algorithm import Algorithm
 from secure_fedmeta.meta.batch import TaskBatch
 from secure_fedmeta.meta.engine import Engine
 from secure_fedmeta.meta.inner import InnerLoop, descend
 
 
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(Algorithm):
     """The displacement of local descent, in units of the gradient."""
 
     name: str = "fedavg"

@@ -4,6 +4,9 @@ Each task owns a row of a `[B, P]` leaf, so tasks never mix and one backward pas
 task's gradient. Only the forward pass runs under `vmap`; differentiating the batched graph by
 plain autograd is several times cheaper than `vmap(grad(...))` for small models, and its double
 backward gives Hessian-vector products.
+
+torch has no batched form of recurrent layers over their parameters. For modules that hold one,
+`one_by_one` takes the place of `vmap`: the same forward passes, one task after the other.
 """
 
 from __future__ import annotations
@@ -18,8 +21,61 @@ from torch.func import functional_call, vmap
 
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import Loss
-from secure_fedmeta.models import check_module
+from secure_fedmeta.models import check_module, is_recurrent
 from secure_fedmeta.vector import ParameterVector, constants_of
+
+Dims = tuple[int | None, ...]
+Forward = Callable[..., Tensor]
+Each = Callable[[Forward, Dims], Forward]
+"""`(function, in_dims) -> function over the rows of its arguments`, as `torch.func.vmap`."""
+
+
+def one_by_one(function: Forward, in_dims: Dims) -> Forward:
+    """Return what `vmap` returns, computed row by row.
+
+    Fused recurrent kernels (cuDNN, oneDNN) have no second derivative and are switched off. As
+    under `vmap`, drawing from the process-wide random generator is an error.
+    """
+
+    def over_rows(*args: Tensor) -> Tensor:
+        rows = next(len(arg) for arg, dim in zip(args, in_dims, strict=True) if dim == 0)
+        device = args[0].device
+        before = _generators(device)
+        with _unfused():
+            results = [
+                function(
+                    *(arg if d is None else arg[row] for arg, d in zip(args, in_dims, strict=True))
+                )
+                for row in range(rows)
+            ]
+        if any(not torch.equal(*pair) for pair in zip(before, _generators(device), strict=True)):
+            raise RuntimeError("it draws from the process-wide random generator")
+        return torch.stack(results)
+
+    return over_rows
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Run the block without fused kernels. The setting is the process's, and is restored."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property of the module
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    """The states of the process-wide random generators that a pass on `device` can draw from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def vectorised(function: Forward, in_dims: Dims) -> Forward:
+    """Return `function` over all rows at once."""
+    return vmap(function, in_dims=in_dims)
 
 
 class FunctionalEngine:
@@ -27,13 +83,20 @@ class FunctionalEngine:
 
     See `Engine` for what the methods guarantee.
 
+    Args:
+        module: the network.
+        loss: its loss.
+        each: how a pass runs over tasks; None takes `one_by_one` for modules with recurrent
+            layers and `vectorised` for all others.
+
     Raises:
         ConfigError: `check_module` refuses the module; or, at the first call, the module changes
-            one of its buffers or cannot run under `vmap`.
+            one of its buffers, draws random numbers or cannot run under `vmap`.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss) -> None:
+    def __init__(self, module: nn.Module, loss: Loss, *, each: Each | None = None) -> None:
         check_module(module)
+        self._each = each or (one_by_one if is_recurrent(module) else vectorised)
         self.spec = ParameterVector.of(module)
         self._loss = loss
         self._module = copy.deepcopy(module)
@@ -108,13 +171,11 @@ class FunctionalEngine:
         outputs: Tensor = functional_call(self._module, (self.spec.unflatten(params), held), (x,))
         return outputs
 
-    def _batched(
-        self, function: Callable[..., Tensor], in_dims: tuple[int | None, ...], *args: Tensor
-    ) -> Tensor:
+    def _batched(self, function: Forward, in_dims: Dims, *args: Tensor) -> Tensor:
         held = self._constants_on(args[0].device)
         before = {name: tensor._version for name, tensor in held.items()}
         with _refusals():
-            result: Tensor = vmap(function, in_dims=in_dims)(*args)
+            result = self._each(function, in_dims)(*args)
         changed = [name for name, tensor in held.items() if tensor._version != before[name]]
         if changed:
             raise ConfigError(

@@ -15,16 +15,25 @@ from secure_fedmeta.meta.engine import Engine
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """Full-batch gradient descent: `steps` (1 or more) steps of size `lr` (greater than 0)."""
+    """Full-batch gradient descent.
+
+    Attributes:
+        steps: 1 or more.
+        lr: the size of a step, greater than 0; learned rates start there.
+        rate_scale: public factor, greater than 0, between what is shared of a learned rate and
+            what it does; see `meta_sgd`. Algorithms without learned rates do not use it.
+    """
 
     steps: int
     lr: float
+    rate_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError("allowed: 1 or more", key="learner.inner_steps", value=self.steps)
-        if not (isfinite(self.lr) and self.lr > 0):
-            raise ConfigError("allowed: greater than 0", key="learner.inner_lr", value=self.lr)
+        for key, value in (("inner_lr", self.lr), ("rate_scale", self.rate_scale)):
+            if not (isfinite(value) and value > 0):
+                raise ConfigError("allowed: greater than 0", key=f"learner.{key}", value=value)
 
 
 WHOLE = slice(None)

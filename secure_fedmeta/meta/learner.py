@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import LOSSES, Loss
-from secure_fedmeta.meta.anil import Anil
+from secure_fedmeta.meta.algorithm import Algorithm
+from secure_fedmeta.meta.anil import Anil, AnilHead
 from secure_fedmeta.meta.batch import TaskBatch
 from secure_fedmeta.meta.engine import Engine, engine_for
 from secure_fedmeta.meta.fedavg import FedAvg
 from secure_fedmeta.meta.inner import InnerLoop
 from secure_fedmeta.meta.maml import FirstOrderMaml, Maml
+from secure_fedmeta.meta.meta_sgd import MetaSgd, PerLayer
+from secure_fedmeta.meta.reptile import Reptile
 from secure_fedmeta.meta.threads import threads_for
 from secure_fedmeta.registry import Registry
 from secure_fedmeta.vector import ParameterVector
@@ -31,16 +35,19 @@ class MetaLearner(Protocol):
 
     @property
     def spec(self) -> ParameterVector:
-        """The layout of the vectors."""
+        """The layout of the vectors: `spec.size` is d."""
+
+    def initial(self, module: nn.Module) -> Tensor:
+        """Return the vector `[d] float32` before any training."""
 
     def outer_vectors(self, params: Tensor, batch: TaskBatch) -> Tensor:
-        """Return one outer vector per task, `[B, P] float32`."""
+        """Return one outer vector per task, `[B, d] float32`."""
 
     def adapt(self, params: Tensor, x: Tensor, y: Tensor, steps: int | None = None) -> Tensor:
-        """Return the parameters `[P]` adapted to one task's rows."""
+        """Return the vector `[d]` with the network adapted to one task's rows."""
 
     def adapt_many(self, params: Tensor, x: Tensor, y: Tensor, steps: int | None = None) -> Tensor:
-        """Return the parameters `[B, P]` adapted to each task's rows."""
+        """Return the vectors `[B, d]` with the network adapted to each task's rows."""
 
     def predict(self, params: Tensor, x: Tensor) -> Tensor:
         """Return the outputs `[n, o]` of one model."""
@@ -49,32 +56,31 @@ class MetaLearner(Protocol):
         """Return the outputs `[B, n, o]` of B models, each on its own rows."""
 
 
-class Algorithm(Protocol):
-    """A meta-learning algorithm over a whole cohort; a new one is one file and one line below."""
-
-    @property
-    def name(self) -> str:
-        """The name in configs."""
-
-    def outer(self, engine: Engine, loop: InnerLoop, params: Tensor, batch: TaskBatch) -> Tensor:
-        """Return outer vectors `[B, P]` at `params` `[P]`, to be subtracted by the server."""
-
-    def adapt(
-        self, engine: Engine, loop: InnerLoop, params: Tensor, x: Tensor, y: Tensor
-    ) -> Tensor:
-        """Return adapted parameters `[B, P]`."""
-
-
 LEARNERS: Registry[Algorithm] = Registry(
     "learner",
     "learner.algorithm",
     "secure_fedmeta.learners",
-    {"maml": Maml(), "fomaml": FirstOrderMaml(), "anil": Anil(), "fedavg": FedAvg()},
+    {
+        known.name: known
+        for known in (
+            Maml(),
+            FirstOrderMaml(),
+            Reptile(),
+            MetaSgd(),
+            MetaSgd("meta_sgd_layer", PerLayer()),
+            Anil(),
+            AnilHead(),
+            FedAvg(),
+        )
+    },
 )
 
 
 class Learner:
     """An algorithm, a model and a loss on one device.
+
+    All vectors are `[d]`: the network's trainable parameters, and behind them what else the
+    algorithm learns.
 
     Guarantees: row i of every result depends on task i's rows and on `params` alone, up to the
     rounding of float32, which may differ with the number of tasks in a pass (relative differences
@@ -97,6 +103,20 @@ class Learner:
         self._loop = loop
         self._memory = memory_bytes
         self._device = device
+        self._spec = engine.spec.extended(algorithm.beside(engine.spec, loop))
+
+    def scheduled(self, *, steps: int, lr: float) -> Learner:
+        """Return this learner with another schedule of adaptation, for the same vectors.
+
+        Learned rates are multiples of `lr`; steps beyond those that they were learned for repeat
+        the last.
+
+        Raises:
+            ConfigError: `steps` below 1 or `lr` not above 0.
+        """
+        other = copy.copy(self)
+        other._loop = replace(self._loop, steps=steps, lr=lr)
+        return other
 
     @property
     def name(self) -> str:
@@ -105,18 +125,39 @@ class Learner:
 
     @property
     def spec(self) -> ParameterVector:
-        """The layout of the vectors; `spec.size` is P."""
+        """The layout of the vectors; `spec.size` is d."""
+        return self._spec
+
+    @property
+    def network(self) -> ParameterVector:
+        """The layout of the network's trainable parameters, the first P entries of a vector."""
         return self._engine.spec
+
+    def initial(self, module: nn.Module) -> Tensor:
+        """Return the vector `[d] float32` before any training: the parameters of `module`.
+
+        Raises:
+            VectorRefused: its parameters are not those that this learner was built for.
+        """
+        start = self.network.flatten(self._algorithm.network(module))
+        return nn.functional.pad(start, (0, self.spec.size - start.numel()))
+
+    def load_into(self, module: nn.Module, params: Tensor) -> None:
+        """Copy the network's part of `params` `[d]` into the parameters of `module`, in place.
+
+        Frozen parameters are left as they are.
+        """
+        self.network.load_into(module, params[: self.network.size])
 
     def outer_vectors(self, params: Tensor, batch: TaskBatch) -> Tensor:
         """Return each task's outer vector, a gradient-like direction that the server subtracts.
 
         Args:
-            params: the global model, `[P]`, computed with in float32.
-            batch: B tasks; B = 0 gives `[0, P]`.
+            params: the global model, `[d]`, computed with in float32.
+            batch: B tasks; B = 0 gives `[0, d]`.
 
         Returns:
-            `[B, P] float32`. A task whose loss overflows has rows that are not finite; clipping
+            `[B, d] float32`. A task whose loss overflows has rows that are not finite; clipping
             turns those into zero.
 
         Raises:
@@ -139,16 +180,17 @@ class Learner:
         return self._in_chunks(chunk, batch.tasks, size, params)
 
     def adapt(self, params: Tensor, x: Tensor, y: Tensor, steps: int | None = None) -> Tensor:
-        """Return `params` `[P]` adapted to one task, `x` `[n, ...]` and `y` `[n, ...]`.
+        """Return `params` `[d]` adapted to one task, `x` `[n, ...]` and `y` `[n, ...]`.
 
         `steps` overrides the inner steps; 0 returns a copy.
         """
         return self.adapt_many(params, x.unsqueeze(0), y.unsqueeze(0), steps)[0]
 
     def adapt_many(self, params: Tensor, x: Tensor, y: Tensor, steps: int | None = None) -> Tensor:
-        """Return `[B, P]`: `params` `[P]` adapted to each of B tasks, `x` `[B, n, ...]`.
+        """Return `[B, d]`: `params` `[d]` adapted to each of B tasks, `x` `[B, n, ...]`.
 
-        `steps` overrides the inner steps; 0 returns B copies.
+        What is learned beside the network is given back as it is. `steps` overrides the inner
+        steps; 0 returns B copies.
         """
         here = self._one(params)
         if steps == 0:
@@ -162,11 +204,11 @@ class Learner:
         return self._in_chunks(chunk, x.shape[0], self._chunk(x, y, 1), params)
 
     def predict(self, params: Tensor, x: Tensor) -> Tensor:
-        """Return the outputs `[n, o]` of the model `params` `[P]` on `x` `[n, ...]`."""
+        """Return the outputs `[n, o]` of the model `params` `[d]` on `x` `[n, ...]`."""
         return self.predict_many(params, x.unsqueeze(0))[0]
 
     def predict_many(self, params: Tensor, x: Tensor) -> Tensor:
-        """Return outputs `[B, n, o]` on `x` `[B, n, ...]` of the models `[B, P]`, or of one `[P]`.
+        """Return outputs `[B, n, o]` on `x` `[B, n, ...]` of the models `[B, d]`, or of one `[d]`.
 
         Raises:
             ConfigError: `params` has neither shape.
@@ -180,7 +222,8 @@ class Learner:
                 f"params of shape {list(params.shape)}; allowed: [{self.spec.size}] or "
                 f"[{x.shape[0]}, {self.spec.size}]"
             )
-        return self._engine.outputs(here, self._rows(x)).to(params.device)
+        network = here[..., : self.network.size]
+        return self._engine.outputs(network, self._rows(x)).to(params.device)
 
     def _rows(self, x: Tensor) -> Tensor:
         """Return inputs on the device: floats as float32, integers (tokens) as they are."""
@@ -196,7 +239,7 @@ class Learner:
         if x.shape[0] == 0:
             return 1
         tapes = kept * self._engine.task_bytes(self._rows(x[:1]), y[:1].to(self._device))
-        vectors = (6 + kept) * self.spec.size * 4
+        vectors = (6 + 2 * kept) * self.spec.size * 4
         return max(1, self._memory // (tapes + vectors))
 
     def _in_chunks(
@@ -217,6 +260,7 @@ def build_learner(
     *,
     inner_steps: int = 1,
     inner_lr: float = 0.01,
+    rate_scale: float = 1.0,
     memory_mb: int = 512,
     device: str = "auto",
 ) -> Learner:
@@ -228,6 +272,7 @@ def build_learner(
         loss: a name of `losses.LOSSES`, or a `Loss` of the caller's own.
         inner_steps: steps of adaptation, 1 or more.
         inner_lr: the size of a step, greater than 0.
+        rate_scale: see `InnerLoop`.
         memory_mb: MiB that one pass may hold at once; cohorts that need more run in parts. One
             task is always attempted.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -240,8 +285,8 @@ def build_learner(
         raise ConfigError("allowed: 1 or more", key="memory_mb", value=memory_mb)
     return Learner(
         algorithm,
-        engine_for(module, LOSSES.get(loss) if isinstance(loss, str) else loss),
-        InnerLoop(inner_steps, inner_lr),
+        engine_for(algorithm.network(module), LOSSES.get(loss) if isinstance(loss, str) else loss),
+        InnerLoop(inner_steps, inner_lr, rate_scale),
         memory_bytes=memory_mb * 2**20,
         device=resolve_device(device),
     )

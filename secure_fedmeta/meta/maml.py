@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from secure_fedmeta.meta.algorithm import Algorithm
 from secure_fedmeta.meta.batch import TaskBatch
 from secure_fedmeta.meta.engine import Engine
 from secure_fedmeta.meta.inner import InnerLoop, descend, first_order, second_order
 
 
 @dataclass(frozen=True)
-class Maml:
+class Maml(Algorithm):
     """The exact meta-gradient of the query loss after adaptation on the support rows."""
 
     name: str = "maml"
@@ -33,7 +34,7 @@ class Maml:
 
 
 @dataclass(frozen=True)
-class FirstOrderMaml:
+class FirstOrderMaml(Algorithm):
     """The query gradient at the adapted parameters, taken as if adaptation were the identity."""
 
     name: str = "fomaml"

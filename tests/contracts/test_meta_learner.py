@@ -2,102 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import LOSSES
-from secure_fedmeta.meta import LEARNERS, Learner, TaskBatch, build_learner
-from secure_fedmeta.meta.engine import Engine, engine_for
+from secure_fedmeta.meta import LEARNERS, TaskBatch, build_learner
+from secure_fedmeta.meta.engine import engine_for
 from secure_fedmeta.meta.functional import FunctionalEngine
-from secure_fedmeta.meta.inner import InnerLoop
 from secure_fedmeta.meta.stack import StackEngine
 from secure_fedmeta.models import build_model
+from tests.contracts.learners import CASES, ENGINES, GENERAL, LR, STEPS, TASKS, at_rest, make
 from tests.secure_fedmeta import reference
 
-TASKS, STEPS, LR = 5, 3, 0.1
-CPU = torch.device("cpu")
 
-
-class Residual(nn.Module):
-    """Not a stack: a skip connection, a constant buffer, layer norm and a convolution."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.mix = nn.Conv1d(1, 3, kernel_size=3, padding=1)
-        self.norm = nn.LayerNorm(12)
-        self.body = nn.Linear(12, 12)
-        self.head = nn.Linear(12, outputs)
-        self.register_buffer("centre", torch.full((4,), 0.25))
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.mix((x - self.centre).unsqueeze(-2)).flatten(-2)
-        hidden = torch.nn.functional.gelu(self.body(self.norm(features))) + features
-        return self.head(hidden)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model, a loss and tasks that fit both."""
-
-    model: Callable[[], nn.Module]
-    loss: str
-    outputs: int
-    classes: int | None
-
-    def batch(self, *, seed: int = 0, tasks: int = TASKS) -> TaskBatch:
-        g = torch.Generator().manual_seed(seed)
-
-        def targets(rows: int) -> Tensor:
-            if self.classes is None:
-                return torch.randn(tasks, rows, self.outputs, generator=g)
-            return torch.randint(0, self.classes, (tasks, rows), generator=g)
-
-        return TaskBatch(
-            torch.randn(tasks, 6, 4, generator=g),
-            targets(6),
-            torch.randn(tasks, 9, 4, generator=g),
-            targets(9),
-        )
-
-
-def _residual(outputs: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(1)
-        return Residual(outputs)
-
-
-CASES = {
-    "linear": Case(lambda: build_model("linear", 4, 1, seed=1), "cross_entropy", 1, 2),
-    "relu": Case(lambda: build_model("mlp", 4, 2, (8, 5), seed=1), "mse", 2, None),
-    "tanh": Case(lambda: build_model("mlp_tanh", 4, 1, (8, 5), seed=1), "mse", 1, None),
-    "binary": Case(lambda: build_model("mlp_tanh", 4, 1, (7,), seed=1), "cross_entropy", 1, 2),
-    "classes": Case(lambda: build_model("mlp", 4, 3, (8,), seed=1), "cross_entropy", 3, 3),
-    "conv": Case(lambda: build_model("conv", 4, 3, (6, 5), seed=1), "cross_entropy", 3, 3),
-    "residual": Case(lambda: _residual(3), "cross_entropy", 3, 3),
-}
-ENGINES = [
-    pytest.param(case, kind, id=f"{case}-{kind}")
-    for case in CASES
-    for kind in ("chosen", "general")
-    if kind == "chosen" or case not in ("conv", "residual")  # chosen is the general engine
-]
-
-
-def make(
-    algorithm: str, case: str, kind: str, *, steps: int = STEPS, memory_bytes: int = 2**29
-) -> tuple[Learner, nn.Module]:
-    module, loss = CASES[case].model(), LOSSES.get(CASES[case].loss)
-    engine: Engine = engine_for(module, loss)
-    if kind == "general":
-        engine = FunctionalEngine(module, loss)
-    loop = InnerLoop(steps, LR)
-    learner = Learner(LEARNERS.get(algorithm), engine, loop, memory_bytes=memory_bytes, device=CPU)
-    return learner, module
+@pytest.fixture(autouse=True)
+def _differentiable_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference differentiates recurrent layers twice, which oneDNN's kernels cannot."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
 
 
 @pytest.mark.parametrize("steps", [1, STEPS])
@@ -107,7 +30,7 @@ def test_outer_vectors_equal_a_plain_autograd_loop(
     algorithm: str, case: str, kind: str, steps: int
 ) -> None:
     learner, module = make(algorithm, case, kind, steps=steps)
-    params, batch = learner.spec.flatten(module), CASES[case].batch()
+    params, batch = at_rest(learner, module), CASES[case].batch()
     expected = reference.outer_vectors(
         algorithm, module, LOSSES.get(CASES[case].loss), params, batch, steps, LR
     )
@@ -123,7 +46,7 @@ def test_outer_vectors_equal_a_plain_autograd_loop(
 @pytest.mark.parametrize("algorithm", LEARNERS.names())
 def test_adaptation_equals_a_plain_autograd_loop(algorithm: str, case: str, kind: str) -> None:
     learner, module = make(algorithm, case, kind)
-    params, batch = learner.spec.flatten(module), CASES[case].batch()
+    params, batch = at_rest(learner, module), CASES[case].batch()
     for steps in (None, 1, 7):
         many = learner.adapt_many(params, batch.support_x, batch.support_y, steps)
         for index in range(TASKS):
@@ -146,7 +69,7 @@ def test_adaptation_equals_a_plain_autograd_loop(algorithm: str, case: str, kind
 @pytest.mark.parametrize(("case", "kind"), ENGINES)
 def test_predictions_are_those_of_the_module(case: str, kind: str) -> None:
     learner, module = make("maml", case, kind)
-    params, x = learner.spec.flatten(module), CASES[case].batch().query_x
+    params, x = at_rest(learner, module), CASES[case].batch().query_x
     with torch.no_grad():
         expected = module(x[0])
     torch.testing.assert_close(learner.predict(params, x[0]), expected, atol=1e-6, rtol=1e-5)
@@ -165,7 +88,7 @@ def test_predictions_are_those_of_the_module(case: str, kind: str) -> None:
 def test_a_row_depends_on_its_own_task_alone(algorithm: str, case: str) -> None:
     """Sensitivity rests on this: one unit's rows, even infinite ones, move one vector."""
     learner, module = make(algorithm, case, "chosen")
-    params, batch = learner.spec.flatten(module), CASES[case].batch()
+    params, batch = at_rest(learner, module), CASES[case].batch()
     before = learner.outer_vectors(params, batch)
     batch.support_x[2] = float("inf")
     batch.query_x[2] = float("nan")
@@ -182,7 +105,7 @@ def test_a_small_memory_limit_changes_nothing_but_the_number_of_passes(
 ) -> None:
     whole, module = make(algorithm, case, "chosen")
     split, _ = make(algorithm, case, "chosen", memory_bytes=1)
-    params, batch = whole.spec.flatten(module), CASES[case].batch(tasks=7)
+    params, batch = at_rest(whole, module), CASES[case].batch(tasks=7)
     expected = whole.outer_vectors(params, batch)
     torch.testing.assert_close(split.outer_vectors(params, batch), expected, atol=1e-5, rtol=1e-5)
 
@@ -193,7 +116,7 @@ def test_results_are_memory_of_their_own_and_inputs_are_left_alone(
     algorithm: str, case: str
 ) -> None:
     learner, module = make(algorithm, case, "chosen")
-    params, batch = learner.spec.flatten(module), CASES[case].batch()
+    params, batch = at_rest(learner, module), CASES[case].batch()
     kept = params.clone(), batch.support_x.clone(), batch.query_y.clone()
     first = learner.outer_vectors(params, batch)
     copy = first.clone()
@@ -211,7 +134,7 @@ def test_results_are_memory_of_their_own_and_inputs_are_left_alone(
 @pytest.mark.parametrize("algorithm", LEARNERS.names())
 def test_an_empty_cohort_gives_no_rows(algorithm: str) -> None:
     learner, module = make(algorithm, "relu", "chosen")
-    params, batch = learner.spec.flatten(module), CASES["relu"].batch()
+    params, batch = at_rest(learner, module), CASES["relu"].batch()
     assert learner.outer_vectors(params, batch[0:0]).shape == (0, learner.spec.size)
 
 
@@ -219,14 +142,16 @@ def test_an_empty_cohort_gives_no_rows(algorithm: str) -> None:
 def test_the_server_descends_when_it_subtracts(algorithm: str) -> None:
     """The sign: a small step against the mean outer vector lowers the learner's own objective."""
     learner, module = make(algorithm, "tanh", "chosen", steps=1)
-    params, batch = learner.spec.flatten(module), CASES["tanh"].batch()
+    params, batch = at_rest(learner, module), CASES["tanh"].batch()
 
     def objective(at: Tensor) -> float:
         adapted = at.expand(TASKS, -1)
-        if algorithm != "fedavg":
+        x, y = batch.query_x, batch.query_y
+        if algorithm == "reptile":  # one step is joint training on the support rows
+            x, y = batch.support_x, batch.support_y
+        elif algorithm != "fedavg":
             adapted = learner.adapt_many(at, batch.support_x, batch.support_y)
-        loss = (learner.predict_many(adapted, batch.query_x) - batch.query_y).square().mean()
-        return float(loss)
+        return float((learner.predict_many(adapted, x) - y).square().mean())
 
     step = learner.outer_vectors(params, batch).mean(0)
     assert objective(params - 0.01 * step) < objective(params)
@@ -235,7 +160,7 @@ def test_the_server_descends_when_it_subtracts(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", LEARNERS.names())
 def test_float64_models_and_inputs_are_computed_in_float32(algorithm: str) -> None:
     learner, module = make(algorithm, "relu", "chosen")
-    params, batch = learner.spec.flatten(module), CASES["relu"].batch()
+    params, batch = at_rest(learner, module), CASES["relu"].batch()
     double = TaskBatch(
         batch.support_x.double(), batch.support_y.double(), batch.query_x.double(), batch.query_y
     )
@@ -248,7 +173,7 @@ def test_float64_models_and_inputs_are_computed_in_float32(algorithm: str) -> No
 def test_shapes_that_do_not_fit_are_refused(algorithm: str) -> None:
     for case in ("relu", "residual"):
         learner, module = make(algorithm, case, "chosen")
-        params, batch = learner.spec.flatten(module), CASES[case].batch()
+        params, batch = at_rest(learner, module), CASES[case].batch()
         with pytest.raises(ConfigError, match="params of shape"):
             learner.outer_vectors(params[:-1], batch)
         with pytest.raises(ConfigError, match="params of shape"):
@@ -262,14 +187,14 @@ def test_shapes_that_do_not_fit_are_refused(algorithm: str) -> None:
 
 def test_zero_adaptation_steps_give_the_model_back() -> None:
     learner, module = make("maml", "relu", "chosen")
-    params, batch = learner.spec.flatten(module), CASES["relu"].batch()
+    params, batch = at_rest(learner, module), CASES["relu"].batch()
     many = learner.adapt_many(params, batch.support_x, batch.support_y, 0)
     assert torch.equal(many, params.expand(TASKS, -1))
 
 
 def test_anil_moves_the_head_alone_but_learns_the_body() -> None:
     learner, module = make("anil", "relu", "chosen")
-    params, batch = learner.spec.flatten(module), CASES["relu"].batch()
+    params, batch = at_rest(learner, module), CASES["relu"].batch()
     body = learner.spec.head.start
     assert 0 < body < learner.spec.size
     adapted = learner.adapt_many(params, batch.support_x, batch.support_y)
@@ -280,7 +205,7 @@ def test_anil_moves_the_head_alone_but_learns_the_body() -> None:
 def test_second_order_terms_are_there() -> None:
     exact, module = make("maml", "tanh", "chosen")
     first, _ = make("fomaml", "tanh", "chosen")
-    params, batch = exact.spec.flatten(module), CASES["tanh"].batch()
+    params, batch = at_rest(exact, module), CASES["tanh"].batch()
     gap = exact.outer_vectors(params, batch) - first.outer_vectors(params, batch)
     assert float(gap.abs().max()) > 1e-2
 
@@ -290,7 +215,7 @@ def test_stacks_get_the_closed_form_and_other_modules_the_general_engine() -> No
         name: type(engine_for(case.model(), LOSSES.get(case.loss))) for name, case in CASES.items()
     }
     general = {name for name, kind in kinds.items() if kind is FunctionalEngine}
-    assert general == {"conv", "residual"}
+    assert general == GENERAL
     assert set(kinds.values()) == {FunctionalEngine, StackEngine}
 
 
@@ -300,6 +225,7 @@ def test_stacks_get_the_closed_form_and_other_modules_the_general_engine() -> No
         ({"inner_steps": 0}, "learner.inner_steps"),
         ({"inner_lr": 0.0}, "learner.inner_lr"),
         ({"inner_lr": float("inf")}, "learner.inner_lr"),
+        ({"rate_scale": 0.0}, "learner.rate_scale"),
         ({"memory_mb": 0}, "memory_mb"),
         ({"device": "tpu"}, "device"),
     ],

@@ -14,14 +14,16 @@ from torch.func import functional_call
 
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import LOSSES, Loss
-from secure_fedmeta.meta import TaskBatch, build_learner, resolve_device
+from secure_fedmeta.meta import LEARNERS, Learner, TaskBatch, build_learner, resolve_device
 from secure_fedmeta.meta.buffers import Buffers
 from secure_fedmeta.meta.engine import Engine, engine_for
-from secure_fedmeta.meta.functional import FunctionalEngine
+from secure_fedmeta.meta.functional import Each, FunctionalEngine, one_by_one, vectorised
+from secure_fedmeta.meta.inner import InnerLoop
 from secure_fedmeta.meta.stack import StackEngine
 from secure_fedmeta.meta.threads import WORTH_THREADS, threads_for
 from secure_fedmeta.models import build_model
 
+CPU = torch.device("cpu")
 MSE, CROSS_ENTROPY = LOSSES.get("mse"), LOSSES.get("cross_entropy")
 
 
@@ -210,15 +212,62 @@ class Random(nn.Module):
         return self.layer(nn.functional.dropout(x, 0.5, training=True))
 
 
+@pytest.mark.parametrize("each", [None, one_by_one])
 @pytest.mark.parametrize("net", [Counting(), Averaging(), Random()])
-def test_state_that_tasks_would_share_is_refused(net: nn.Module) -> None:
-    learner = build_learner("maml", net, "mse", device="cpu")
+def test_state_that_tasks_would_share_is_refused(net: nn.Module, each: Each | None) -> None:
+    engine = FunctionalEngine(net, MSE, each=each)
+    learner = Learner(
+        LEARNERS.get("maml"), engine, InnerLoop(1, 0.1), memory_bytes=2**20, device=CPU
+    )
     params = learner.spec.flatten(net)
     batch = TaskBatch(*(torch.ones(2, 4, n) for n in (3, 1, 3, 1)))
     with pytest.raises(ConfigError, match=r"forward pass|cannot run over a cohort"):
         learner.outer_vectors(params, batch)
     with pytest.raises(ConfigError, match=r"forward pass|cannot run over a cohort"):
         learner.predict(params, batch.query_x[0])
+
+
+def recurrent(kind: type[nn.LSTM] | type[nn.GRU] = nn.LSTM) -> nn.Module:
+    return build_model("char_lstm" if kind is nn.LSTM else "char_gru", 6, 5, (4, 3), seed=2)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_models_run_one_task_after_the_other(kind: type[nn.LSTM] | type[nn.GRU]) -> None:
+    net = recurrent(kind)
+    engine = engine_for(net, CROSS_ENTROPY)
+    assert isinstance(engine, FunctionalEngine)
+    assert engine._each is one_by_one
+    x = torch.randint(0, 5, (2, 4, 6), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(engine.outputs(engine.spec.flatten(net), x)[1], net(x[1]))
+    # vmap itself cannot: this is why.
+    with pytest.raises(ConfigError, match="cannot run over a cohort"):
+        FunctionalEngine(net, CROSS_ENTROPY, each=vectorised).gradient(
+            engine.spec.flatten(net), x, x[..., 0]
+        )
+
+
+def test_fused_kernels_are_off_in_a_pass_alone() -> None:
+    seen: list[bool] = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(bool(torch.backends.mkldnn.enabled))
+            return self.layer(x)
+
+    before = torch.backends.mkldnn.enabled
+    net = Watching()
+    engine = FunctionalEngine(net, MSE, each=one_by_one)
+    engine.gradient(engine.spec.flatten(net), torch.ones(2, 4, 3), torch.ones(2, 4, 1))
+    assert seen == [False, False]
+    assert torch.backends.mkldnn.enabled == before
+    with pytest.raises(ConfigError):
+        engine.gradient(engine.spec.flatten(net), torch.ones(2, 4, 9), torch.ones(2, 4, 1))
+    assert torch.backends.mkldnn.enabled == before
 
 
 def test_the_module_is_copied() -> None:

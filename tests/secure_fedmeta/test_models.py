@@ -55,6 +55,27 @@ def test_the_conv_net_is_that_of_omniglot_without_batch_statistics() -> None:
     assert torch.equal(net[0](image)[0, 0], image.reshape(28, 28))
 
 
+@pytest.mark.parametrize(("name", "cell"), [("char_lstm", nn.LSTMCell), ("char_gru", nn.GRUCell)])
+def test_character_models_read_a_row_from_left_to_right(name: str, cell: type[nn.Module]) -> None:
+    """Against torch's own cells, one character after the other."""
+    net = build_model(name, 12, 7, (6, 5), seed=3)
+    rows = torch.randint(0, 7, (4, 12), generator=torch.Generator().manual_seed(1))
+    states = net.embedding(rows).unbind(1)
+    for layer, width in zip(net.layers, (6, 5), strict=True):
+        step = cell(states[0].shape[1], width)
+        held = {key.removesuffix("_l0"): value for key, value in layer.state_dict().items()}
+        step.load_state_dict(held)
+        outputs, state = [], None
+        for one in states:
+            state = step(one, state)
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        states = outputs
+    expected = net.head(states[-1])
+    torch.testing.assert_close(net(rows), expected)
+    torch.testing.assert_close(net(rows.float()), expected)
+    assert tuple(name for name, _ in net.named_parameters())[-1] == "head.bias"
+
+
 @pytest.mark.parametrize(
     ("inputs", "hidden", "reason"), [(10, (4,), "square images"), (9, (), "needs a block")]
 )
@@ -127,7 +148,7 @@ def test_entry_points_are_read_from_the_documented_group() -> None:
         (nn.InstanceNorm1d(2, track_running_stats=True), "batch statistics"),
         (nn.Dropout(0.1), "random generator"),
         (nn.AlphaDropout(0.1), "random generator"),
-        (nn.LSTM(2, 2), "recurrent"),
+        (nn.LSTM(2, 2, num_layers=2, dropout=0.1), "random generator"),
         (nn.LazyLinear(2), "no shape yet"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

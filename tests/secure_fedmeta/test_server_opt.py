@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -40,6 +41,43 @@ def test_iterates_are_those_of_torch(optimiser: ServerOptimiser, peer: Peer) -> 
         torch_optimiser.step()
         state = optimiser.update(state, direction)
         torch.testing.assert_close(state.params, params.detach(), atol=1e-12, rtol=1e-12)
+
+
+def test_yogi_is_the_published_rule() -> None:
+    """FedYogi as Reddi et al. (2021) write it, coordinate by coordinate.
+
+    Algorithm 2: Delta_t is the average displacement, here minus the direction; m from 0 and v from
+    tau^2, the least that the paper allows.
+    """
+    g = torch.Generator().manual_seed(2)
+    beta1, beta2, tau, eta = 0.85, 0.95, 1e-3, 0.3
+    optimiser = ServerOptimiser("yogi", lr=eta, momentum=beta1, second_decay=beta2, floor=tau)
+    start = torch.randn(6, generator=g, dtype=torch.float64)
+    state = optimiser.init(start)
+    x, m, v = start.tolist(), [0.0] * 6, [tau * tau] * 6
+    for number in range(12):
+        direction = torch.randn(6, generator=g, dtype=torch.float64) / (1 + number)
+        state = optimiser.update(state, direction)
+        for i, moved in enumerate((-direction).tolist()):
+            m[i] = beta1 * m[i] + (1 - beta1) * moved
+            sign = math.copysign(1.0, v[i] - moved**2)
+            v[i] = v[i] - (1 - beta2) * moved**2 * sign
+            x[i] = x[i] + eta * m[i] / (math.sqrt(v[i]) + tau)
+        expected = torch.tensor(x, dtype=torch.float64)
+        torch.testing.assert_close(state.params, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_after_large_directions_yogi_keeps_its_step_small_for_longer_than_adam() -> None:
+    """What Yogi is for: v comes down by (1 - beta2) g^2 a round, not by a fraction of itself."""
+    steps = {}
+    for name in ("adam", "yogi"):
+        optimiser = ServerOptimiser(name, lr=1.0, momentum=0.0, second_decay=0.9)
+        state = optimiser.init(torch.zeros(1))
+        for size in [10.0] * 20 + [0.1] * 200:
+            before, state = state, optimiser.update(state, torch.full((1,), size))
+        steps[name] = float((before.params - state.params).abs())
+    assert steps["adam"] == pytest.approx(1.0, rel=0.01)
+    assert steps["yogi"] < 0.02
 
 
 def test_averaging_beats_the_last_iterate_under_noise() -> None:
