@@ -78,6 +78,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.meta_gradients --json
 	$(BIN)/python -m benchmarks.credit_folds --json
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
+	$(BIN)/python -m benchmarks.utility --json
 	$(BIN)/python -m benchmarks.homomorphic --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ledger --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.masking --json
