@@ -18,6 +18,10 @@ Section 3.3), from the unsampled bounds eps(m):
 
     R(a) = 1/(a-1) log sum_{m=0..a} C(a, m) (1-q)^(a-m) q^m exp((m-1) eps(m)).
 
+A step of a client's own optimiser with Gaussian noise of z times the norm bound (Mironov 2017,
+Corollary 3) shows a shift by that bound at most a / (2 z^2), and one by j bounds j^2 times that;
+what a client sends stands alone, so that every adversary sees it under all of its noise.
+
 One record replaced inside a task moves its vector twice as far. Under a coin the lesser of
 1/(a-1) log(1 - q + q exp((a-1) eps'(a))), by joint convexity, and, by the triangle inequality of
 Mironov 2017, Proposition 11, (a-1/2)/(a-1) R(2a) + R(2a-1).
@@ -39,7 +43,8 @@ from audit.errors import EntryRefused
 
 ORDERS: NDArray[np.float64] = np.arange(2.0, 513.0)
 MIN_VARIANCE, MAX_VARIANCE = 1e-60, 1e60
-"""Shares outside would overflow the formulas rather than mean anything."""
+MIN_MULTIPLIER, MAX_MULTIPLIER = 1e-30, 1e30
+"""Noise outside would overflow the formulas rather than mean anything."""
 MIN_RATE = 2.0**-20
 RELATIONS = {
     "record": "replace_one",
@@ -47,12 +52,20 @@ RELATIONS = {
     "user": "add_remove",
     "client": "zero_out",
 }
-KINDS = {"skellam": "skellam_round", "discrete-gaussian": "discrete_gaussian_round"}
+STEPS = "gaussian_steps"
+KINDS = {
+    "skellam": "skellam_round",
+    "discrete-gaussian": "discrete_gaussian_round",
+    "gaussian": STEPS,
+}
 """Mechanism of a plan -> kind of its events."""
 
 _COUNTS = ("l2", "l1", "survivors", "max_colluders", "clients", "dimension", "person_units")
 FIELDS = frozenset(
     {"kind", "unit", "relation", "rate", "share_variance", "max_participations", *_COUNTS}
+)
+STEPS_FIELDS = frozenset(
+    {"kind", "unit", "relation", "rate", "noise_multiplier", "steps", "person_units"}
 )
 
 
@@ -65,6 +78,7 @@ class Charge:
         bounded: False where the event has no bound at all.
         max_participations: of how many such events one client is in, at most; None: of all.
         l2, l1, dimension, rate, share_variance, survivors, max_colluders: as logged.
+        noise_multiplier, steps: as logged, of Gaussian steps; one step otherwise.
     """
 
     kind: str
@@ -79,9 +93,13 @@ class Charge:
     share_variance: float = 0.0
     survivors: int = 0
     max_colluders: int = 0
+    noise_multiplier: float = 0.0
+    steps: int = 1
 
     def shares(self, adversary: str) -> int:
         """Shares of the noise that this adversary cannot subtract."""
+        if self.kind == STEPS:
+            return 1
         if adversary in ("aggregator", "recipients"):
             return self.survivors
         if adversary == "aggregator_and_colluders":
@@ -92,7 +110,7 @@ class Charge:
 
     def divergence(self, adversary: str) -> NDArray[np.float64]:
         """Bound for one configured unit at ORDERS: float64 [511]."""
-        return _divergence(self, self.shares(adversary))
+        return self.steps * _divergence(self, self.shares(adversary))
 
 
 def read_charge(event: Mapping[str, Any]) -> Charge:
@@ -109,10 +127,13 @@ def read_charge(event: Mapping[str, Any]) -> Charge:
         return Charge("non_private", unit, relation, bounded=False)
     if not isinstance(kind, str) or kind not in KINDS.values():
         raise EntryRefused(f"event kind {kind!r} is not known; its spend cannot be recomputed")
-    if set(event) != FIELDS:
-        raise EntryRefused(f"event fields {sorted(set(event) ^ FIELDS)} are missing or unknown")
+    fields = STEPS_FIELDS if kind == STEPS else FIELDS
+    if set(event) != fields:
+        raise EntryRefused(f"event fields {sorted(set(event) ^ fields)} are missing or unknown")
     if RELATIONS.get(unit) != relation:
         raise EntryRefused(f"unit {unit!r} under {relation!r}: allowed are {RELATIONS}")
+    if kind == STEPS:
+        return _read_steps(event, unit, relation)
     for name in _COUNTS:
         if type(event[name]) is not int or event[name] < (0 if name == "max_colluders" else 1):
             raise EntryRefused(f"event {name} {event[name]!r} is out of range")
@@ -151,6 +172,24 @@ def read_charge(event: Mapping[str, Any]) -> Charge:
     )
 
 
+def _read_steps(event: Mapping[str, Any], unit: str, relation: str) -> Charge:
+    """The numbers of Gaussian steps; see read_charge."""
+    if unit not in ("task", "record"):
+        raise EntryRefused(f"event unit {unit!r} with noise at the client, which bounds one task")
+    for name in ("steps", "person_units"):
+        if type(event[name]) is not int or event[name] < 1:
+            raise EntryRefused(f"event {name} {event[name]!r} is out of range")
+    return Charge(
+        STEPS,
+        unit,
+        relation,
+        bounded=True,
+        rate=_real(event, "rate", MIN_RATE, 1.0),
+        noise_multiplier=_real(event, "noise_multiplier", MIN_MULTIPLIER, MAX_MULTIPLIER),
+        steps=event["steps"],
+    )
+
+
 def _real(event: Mapping[str, Any], name: str, least: float, most: float) -> float:
     text = event[name]
     value = parse_decimal(text) if isinstance(text, str) else math.nan
@@ -176,6 +215,8 @@ def _divergence(charge: Charge, shares: int) -> NDArray[np.float64]:
 def _unsampled(charge: Charge, shares: int, times: int, highest: int) -> NDArray[np.float64]:
     """Orders 2 to `highest` for a shift of `times` the vector's norms."""
     a = np.arange(2.0, highest + 1.0)
+    if charge.kind == STEPS:
+        return a / 2.0 * (times / charge.noise_multiplier) ** 2
     d2, d1 = float(times * charge.l2), float(times * charge.l1)
     mu = shares * charge.share_variance
     if charge.kind == KINDS["skellam"]:

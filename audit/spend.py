@@ -14,13 +14,15 @@ is broken.
 
 Recomputed are sums with Skellam or discrete Gaussian noise, for units task, record, user and
 client, with secret coins and with turns (max_participations: of those events the dearest at each
-order count, as many as one client may be in). Noise that clients add to their own steps is not
-recomputed here: such an event is refused as unknown.
+order count, as many as one client may be in), and Gaussian noise that clients add to their own
+steps. Where nothing but such steps was charged, claims may be by an accountant that is tight, and
+are recomputed in losses.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.canonical import parse_decimal
-from audit.divergence import FIELDS, KINDS, ORDERS, Charge, read_charge
+from audit.divergence import FIELDS, KINDS, ORDERS, STEPS, STEPS_FIELDS, Charge, read_charge
 from audit.entry import (
     BudgetGranted,
     BudgetSpent,
@@ -39,6 +41,7 @@ from audit.entry import (
     RoundRelease,
 )
 from audit.errors import EntryRefused
+from audit.losses import ABOVE_TIGHT, BELOW_TIGHT, WRAPPED, tight_epsilon
 
 ACCOUNTANT = "rdp"
 BUDGETED = ("aggregator", "aggregator_and_colluders", "participants", "recipients")
@@ -48,14 +51,17 @@ BELOW = 1e-9
 """How far, relative, a figure may lie below the recomputation: the order of float additions."""
 ABOVE = 1e-6
 """How far it may lie above."""
-_OF_THE_PLAN = FIELDS - {"kind", "survivors"}
+TIGHT = ("exact", "prv", "pld")
+"""Accountants of Gaussian steps whose figures are recomputed as one."""
+_OF_THE_PLAN = (FIELDS | STEPS_FIELDS) - {"kind", "survivors"}
 
 
 class SpendChecker:
     """Checks every release's cumulative figures, and every intent against plan and grant.
 
     Pass it to `verify_log`. It starts over at each genesis, so one checker may serve many logs.
-    Only the accountant `rdp` is recomputed; figures by other accountants are references.
+    Recomputed are `rdp` and, of Gaussian steps, `exact`, `prv` and `pld`; figures by other names
+    are references.
     """
 
     def __init__(self) -> None:
@@ -93,9 +99,23 @@ class SpendChecker:
     def epsilon(self, adversary: str, delta: float) -> float:
         """Spend of everything charged so far against this adversary; 0 of nothing.
 
+        The least that is proved: by Renyi divergence, or tightly where that can be told.
+
         Raises:
             EntryRefused: a delta outside (0, 1).
         """
+        loose, tight = self._by_rdp(adversary, delta), self._tight(adversary, delta)
+        return loose if tight is None else min(loose, tight)
+
+    def _tight(self, adversary: str, delta: float) -> float | None:
+        """Of Gaussian steps alone, fixed beforehand; None of anything else."""
+        if self._order is not None or self._steps is None or self._family is None:
+            return None
+        bound = self._total(adversary) + math.log(2.0 / (WRAPPED * delta)) / (ORDERS - 1.0)
+        course = tuple((z, rate, count) for (z, rate), count in sorted(self._steps.items()))
+        return tight_epsilon(course, self._family[1], delta, float(bound.min()))
+
+    def _by_rdp(self, adversary: str, delta: float) -> float:
         if not 0.0 < delta < 1.0:
             raise EntryRefused(f"delta {delta!r} is not within (0, 1)")
         if self._family is None:
@@ -117,6 +137,7 @@ class SpendChecker:
         self._rounds = 0
         self._rdp = {adversary: np.zeros_like(ORDERS) for adversary in ADVERSARIES}
         self._turns: dict[Charge, int] = {}
+        self._steps: Counter[tuple[float, float]] | None = Counter()
 
     def _charge(self, event: Mapping[str, Any], count: int, *, of_plan: bool) -> None:
         charge = read_charge(event)
@@ -126,6 +147,10 @@ class SpendChecker:
             raise EntryRefused("events of different units or relations do not compose")
         self._family = (charge.unit, charge.relation)
         self._private = self._private and charge.bounded
+        if charge.kind != STEPS:
+            self._steps = None
+        elif self._steps is not None:
+            self._steps[charge.noise_multiplier, charge.rate] += count * charge.steps
         if charge.max_participations is not None:
             self._turns[charge] = self._turns.get(charge, 0) + count
         elif charge.bounded:
@@ -139,6 +164,9 @@ class SpendChecker:
         for name in sorted(_OF_THE_PLAN & set(self._plan) & set(event)):
             if event[name] != self._plan[name]:
                 raise EntryRefused(f"event {name} {event[name]!r}; plan has {self._plan[name]!r}")
+        steps = self._plan.get("local_steps")
+        if charge.kind == STEPS and steps is not None and charge.steps != steps:
+            raise EntryRefused(f"event steps {charge.steps}; plan has local_steps {steps!r}")
         mechanism = self._plan.get("mechanism")
         if charge.bounded and mechanism is not None and KINDS.get(mechanism) != charge.kind:
             raise EntryRefused(f"event kind {charge.kind!r}; plan has mechanism {mechanism!r}")
@@ -169,8 +197,12 @@ class SpendChecker:
             return
         for limited, granted in self._limits.items():
             for adversary in BUDGETED if limited == WORST else (limited,):
+                limit = granted * (1.0 + BELOW)
+                if self._by_rdp(adversary, self._plan_delta) <= limit:
+                    continue
                 spent = self.epsilon(adversary, self._plan_delta)
-                if spent > granted * (1.0 + BELOW):
+                # The grids of the ledger's accountant and of this one differ.
+                if spent > limit + (0.0 if self._steps is None else BELOW_TIGHT):
                     raise EntryRefused(
                         f"{adversary}: epsilon {spent:.6g} exceeds granted {granted:g}"
                     )
@@ -204,15 +236,28 @@ class SpendChecker:
             text = spend[adversary].get(ACCOUNTANT)
             if text is None:
                 raise EntryRefused(f"{adversary}: no figure by {ACCOUNTANT!r}")
-            stated = math.inf if text == "inf" else parse_decimal(text)
-            exact = self.epsilon(adversary, self._plan_delta)
-            if math.isinf(exact) or math.isinf(stated):
-                agrees = exact == stated
-            else:
-                size = max(1.0, exact)
-                agrees = exact - BELOW * size <= stated <= exact + ABOVE * size
-            if not agrees:
-                raise EntryRefused(f"{adversary}: states epsilon {text}, events give {exact!r}")
+            loose = self._by_rdp(adversary, self._plan_delta)
+            _check_figure(adversary, text, loose, BELOW, ABOVE)
+            for name in TIGHT:
+                claimed = spend[adversary].get(name)
+                if claimed is None:
+                    continue
+                tight = self._tight(adversary, self._plan_delta)
+                if tight is None:
+                    raise EntryRefused(f"{adversary}: a figure by {name!r}, which has none here")
+                _check_figure(adversary, claimed, tight, BELOW_TIGHT, ABOVE_TIGHT)
+
+
+def _check_figure(adversary: str, text: str, exact: float, below: float, above: float) -> None:
+    """Raises EntryRefused for a figure that the events do not give."""
+    stated = math.inf if text == "inf" else parse_decimal(text)
+    if math.isinf(exact) or math.isinf(stated):
+        agrees = exact == stated
+    else:
+        size = max(1.0, exact)
+        agrees = exact - below * size <= stated <= exact + above * size
+    if not agrees:
+        raise EntryRefused(f"{adversary}: states epsilon {text}, events give {exact!r}")
 
 
 def _to_epsilon(rdp: NDArray[np.float64], delta: float) -> NDArray[np.float64]:

@@ -71,7 +71,8 @@ class AdversarySpend:
     """What one adversary's view costs.
 
     Attributes:
-        epsilon: per accountant, for the configured unit.
+        epsilon: per accountant, for the configured unit: the claim, and "rdp" at integer orders,
+            which anybody can recompute by hand.
         record: epsilon of one record replaced inside one unit.
         person: epsilon of one person who makes up person_units whole units. Records in k units
             that others share count as 2 k: the units stay, and their vectors move.
@@ -151,8 +152,11 @@ def spend_counted(counts: Mapping[Event, int], *, delta: float, order: int | Non
     adversaries: dict[Adversary, AdversarySpend] = {}
     for adversary in Adversary:
         name, epsilon = _claim(counts, adversary, delta, order)
+        figures = {name: epsilon}
+        if name != "rdp":
+            figures["rdp"] = _rdp(counts, adversary, delta, order, Question.UNIT)
         adversaries[adversary] = AdversarySpend(
-            epsilon={name: epsilon},
+            epsilon=figures,
             record=_beside(counts, adversary, delta, order, Question.RECORD),
             person=_beside(counts, adversary, delta, order, Question.PERSON),
             claim=name,
@@ -190,7 +194,11 @@ def spend_with_reference(
         claims,
         adversaries={
             adversary: replace(
-                spent, epsilon={**_others(counts, adversary, delta), **spent.epsilon}
+                spent,
+                epsilon={
+                    **_others(counts, adversary, delta),
+                    spent.claim: spent.claimed,
+                },
             )
             for adversary, spent in claims.adversaries.items()
         },

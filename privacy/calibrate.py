@@ -11,9 +11,12 @@ SLACK = 1e-9
 """Relative distance kept below the target, so that no order of summation exceeds it."""
 MIN_MULTIPLIER = 2.0**-20
 MAX_MULTIPLIER = 2.0**40
+WIDTH = 1e-12
+GAUSSIAN_WIDTH = 1e-3
+"""Relative width to which noise is found where one figure takes a fraction of a second."""
 
 
-def least_noise(claim: Callable[[float], float], epsilon: float, *, width: float = 1e-12) -> float:
+def least_noise(claim: Callable[[float], float], epsilon: float, *, width: float = WIDTH) -> float:
     """The smallest noise multiplier z for which claim(z) <= epsilon, by bisection.
 
     Args:

@@ -74,6 +74,8 @@ def distortion(plan: PrivacyPlan) -> Distortion:
 
     Vectors that are cut off or shortened, which is rare by the plan's constants, are left out.
     """
+    if plan.local_steps is not None and plan.local_lr is not None:
+        return _of_messages(plan, plan.local_steps, plan.local_lr)
     image = plan.compression.image(plan.parameters)
     per_step = image.gain * math.sqrt(plan.dimension) / (plan.scale * plan.expected_units)
     rounding = per_step * math.sqrt(plan.expected_units) / 2.0
@@ -82,4 +84,18 @@ def distortion(plan: PrivacyPlan) -> Distortion:
         left_out=image.missed,
         rounding=rounding,
         noise=per_step * plan.noise_std(plan.min_survivors),
+    )
+
+
+def _of_messages(plan: PrivacyPlan, local_steps: int, local_lr: float) -> Distortion:
+    """Units are rounded in every step, and messages once, to the nearest step: 1/12 step^2."""
+    root = math.sqrt(plan.dimension)
+    of_steps = local_lr * math.sqrt(local_steps / plan.expected_units) / (2.0 * plan.scale)
+    of_messages = math.sqrt(plan.clients / 12.0) / plan.divisor
+    rounding = root * math.hypot(of_steps, of_messages)
+    return Distortion(
+        relative=rounding / (local_steps * local_lr * plan.clip),
+        left_out=0.0,
+        rounding=rounding,
+        noise=root * plan.noise_std(plan.min_survivors) / plan.divisor,
     )

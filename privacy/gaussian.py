@@ -191,19 +191,7 @@ def _together(course: Course, delta: float, units: int) -> float | None:
         return exact_gaussian_epsilon(mu, delta)
     if units > MAX_TOGETHER or not _is_numeric(course, delta):
         return None
-    from dp_accounting.pld import privacy_loss_distribution as losses
-
-    shifts = range(units + 1)
-    parts = [
-        losses.from_mixture_gaussian_mechanism(
-            z,
-            [float(j) for j in shifts],
-            [math.comb(units, j) * rate**j * (1.0 - rate) ** (units - j) for j in shifts],
-            value_discretization_interval=COARSE_PLD_STEP,
-        )
-        for z, rate, _ in course
-    ]
-    return _compose(parts, course, delta)
+    return _compose([_mixture_pld(z, rate, units) for z, rate, _ in course], course, delta)
 
 
 def _is_numeric(course: Course, delta: float) -> bool:
@@ -212,6 +200,21 @@ def _is_numeric(course: Course, delta: float) -> bool:
     return _opacus("RDPAccountant", course, delta) <= MAX_NUMERIC
 
 
+@lru_cache(maxsize=64)
+def _mixture_pld(z: float, rate: float, units: int) -> Any:
+    """One step, as it is asked for again after every round of a run: it takes seconds to make."""
+    from dp_accounting.pld import privacy_loss_distribution as losses
+
+    shifts = range(units + 1)
+    return losses.from_mixture_gaussian_mechanism(
+        z,
+        [float(j) for j in shifts],
+        [math.comb(units, j) * rate**j * (1.0 - rate) ** (units - j) for j in shifts],
+        value_discretization_interval=COARSE_PLD_STEP,
+    )
+
+
+@lru_cache(maxsize=64)
 def _pld(z: float, rate: float, **relation: Any) -> Any:
     from dp_accounting.pld import privacy_loss_distribution as losses
 

@@ -1,4 +1,4 @@
-"""Integer noise whose shares add up: Skellam, and the discrete Gaussian."""
+"""Integer noise: Skellam and the discrete Gaussian, whose shares add up, and a rounded Gaussian."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from privacy.strips import Ints, StripSampler
 
 MIN_VARIANCE: Final = 2.0**-100
 MAX_VARIANCE: Final = 2.0**50
+MIN_ROUNDED_VARIANCE: Final = 1.0
 _STIRLING_TABLE: Final = 16
 _SERIES_BELOW: Final = 0.25
 _CACHED: Final = 16  # distributions, of some 60 kB each
@@ -78,8 +79,36 @@ def discrete_gaussian(variance: float, size: int, rng: SecureRandom) -> Ints:
     return _gaussian(variance).draw(size, rng)
 
 
+def rounded_gaussian(variance: float, size: int, rng: SecureRandom) -> Ints:
+    """Independent draws of a normal variable rounded to the nearest integer.
+
+    P(k) = Phi((k + 1/2) / s) - Phi((k - 1/2) / s) with s^2 = `variance`. For an integer x,
+    x + round(N) = round(x + N): what integers with this noise show follows from what they show with
+    the normal variable itself, so that every bound of the Gaussian mechanism holds, sampled or not,
+    by every accountant. The variance of a draw is about `variance` + 1/12.
+
+    The support is cut off nowhere. The logarithm of P(k) is a sum of positive terms (see
+    `rounded_log_weight`); within 10 standard deviations P(k) is off by a relative 1e-12 at most.
+
+    Args:
+        variance: of the normal variable, from 1 to 2^50.
+        size: number of draws.
+        rng: the generator to draw from.
+
+    Returns:
+        int64 [size].
+
+    Raises:
+        PlanRefused: a variance outside [1, 2^50].
+    """
+    _check(variance, size)
+    if variance < MIN_ROUNDED_VARIANCE:
+        raise PlanRefused(f"variance {variance!r} of rounded Gaussian noise is below 1")
+    return _rounded(variance).draw(size, rng)
+
+
 SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
-    {"skellam": skellam, "discrete-gaussian": discrete_gaussian}
+    {"skellam": skellam, "discrete-gaussian": discrete_gaussian, "gaussian": rounded_gaussian}
 )
 """By the name of the mechanism."""
 
@@ -103,6 +132,38 @@ def _gaussian(variance: float) -> StripSampler:
         return np.square(x.astype(np.float64)) / (-2.0 * variance)
 
     return StripSampler.build(log_weight, spread=math.sqrt(variance))
+
+
+@lru_cache(_CACHED)
+def _rounded(variance: float) -> StripSampler:
+    return StripSampler.build(
+        lambda x: rounded_log_weight(x, variance), spread=math.sqrt(variance + 1.0 / 12.0)
+    )
+
+
+def rounded_log_weight(x: Ints, variance: float) -> NDArray[np.float64]:
+    """Log of the mass of a normal variable between x - 1/2 and x + 1/2, up to a constant.
+
+    With k = |x| it is -k^2 / (2 v) + log of the integral of exp(-(2 k t + t^2) / (2 v)) over t from
+    -1/2 to 1/2, by Gauss and Legendre's rule of 16 nodes: all terms are positive. Up to k = 16 v
+    the exponent falls by at most 16 over the interval, and the rule, exact to degree 31, is off by
+    less than 1e-14; beyond, at 16 standard deviations or more, the figure only has to fall, and
+    does.
+
+    Args:
+        x: int64 [n].
+        variance: v, from 1 to 2^50.
+
+    Returns:
+        float64 [n].
+    """
+    k = np.abs(x).astype(np.float64)
+    slope = k / variance
+    inner = np.zeros_like(k)
+    for t, weight in zip(_NODES, _WEIGHTS, strict=True):
+        # Relative to the first node, where the slope leaves most: nothing over- or underflows.
+        inner += weight * np.exp(-slope * (t - _NODES[0]) - t * t / (2.0 * variance))
+    return np.asarray(-k * slope / 2.0 - slope * _NODES[0] + np.log(inner))
 
 
 def poisson_log_weight(x: Ints, mean: float) -> NDArray[np.float64]:
@@ -172,3 +233,5 @@ def _stirling(k: int) -> float:
 
 
 _STIRLING: Final = np.array([_stirling(k) for k in range(_STIRLING_TABLE)])
+_NODES, _WEIGHTS = (half / 2.0 for half in np.polynomial.legendre.leggauss(16))
+"""Of the interval from -1/2 to 1/2."""

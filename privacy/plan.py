@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.accountant import BUDGETED, claimed_epsilon
-from privacy.calibrate import MIN_MULTIPLIER, least_noise
+from privacy.calibrate import GAUSSIAN_WIDTH, MIN_MULTIPLIER, WIDTH, least_noise
 from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
 from privacy.compression import Basis, Compression
 from privacy.draw import (
@@ -29,9 +29,11 @@ from privacy.events import (
     MAX_PERSON_UNITS,
     DiscreteGaussianRound,
     Event,
+    GaussianSteps,
     Mechanism,
     SkellamRound,
 )
+from privacy.local import LOCAL, Message, message_of
 from privacy.noise import MAX_VARIANCE, SAMPLERS
 from privacy.rdp import l1_bound
 from privacy.rng import SecureRandom
@@ -64,6 +66,9 @@ class PrivacyPlan:
         user    the vectors of all its tasks are there or not, by one coin     l2
         client  its final vector is there, or zero                             l2
 
+    With noise "local" all of this is about one step of one client, whose noise of standard
+    deviation noise_multiplier * l2 stands against everyone; its message follows (see local.py).
+
     Attributes:
         epsilon: the target of the calibration; None when the noise was given.
         noise_multiplier: z, as seen by max(max_colluders, 1) participants when only min_survivors
@@ -72,7 +77,7 @@ class PrivacyPlan:
         scale: integer steps per 1.0.
         cap: largest magnitude, in steps, of one coordinate of one unit's integer vector.
         share_variance: variance per coordinate of one client's noise, steps^2:
-            (z * l2)^2 / (min_survivors - max(max_colluders, 1)).
+            (z * l2)^2 / (min_survivors - max(max_colluders, 1)); of one step: (z * l2)^2.
         l2: Delta, exact L2 bound of one unit's integer vector; for unit user with tasks_per_user k,
             of the sum of k vectors that are clipped apart.
         l1: what l2 implies for the L1 norm.
@@ -92,6 +97,8 @@ class PrivacyPlan:
     parameters: int
     compression: Compression
     value_bits: int | None
+    local_steps: int | None
+    local_lr: float | None
     dimension: int
     scale: float
     cap: int
@@ -120,7 +127,9 @@ class PrivacyPlan:
         def claim(z: float) -> float:
             return cls._build(z, epsilon, terms).worst_epsilon()
 
-        return cls._build(least_noise(claim, epsilon), epsilon, terms)
+        # A figure of sampled Gaussian steps takes a fraction of a second; the others are instant.
+        width = GAUSSIAN_WIDTH if terms.get("noise") == LOCAL else WIDTH
+        return cls._build(least_noise(claim, epsilon, width=width), epsilon, terms)
 
     @classmethod
     def from_noise_multiplier(
@@ -143,11 +152,14 @@ class PrivacyPlan:
         chosen = steps(clip, image, value_bits)
         apart = terms.get("tasks_per_user")
         l2 = vectors_of(apart) * chosen.l2
-        honest = honest_shares(terms["clients"], terms["min_survivors"], terms["max_colluders"])
+        noise = terms.get("noise", "distributed")
+        honest = honest_shares(
+            noise, terms["clients"], terms["min_survivors"], terms["max_colluders"]
+        )
         return cls(
             unit=terms.get("unit", Unit.TASK),
             mechanism=terms.get("mechanism", Mechanism.SKELLAM),
-            noise=terms.get("noise", "distributed"),
+            noise=noise,
             rate=terms.get("rate", 1.0),
             max_participations=terms.get("max_participations"),
             tasks_per_user=apart,
@@ -158,6 +170,8 @@ class PrivacyPlan:
             parameters=parameters,
             compression=compression,
             value_bits=value_bits,
+            local_steps=terms.get("local_steps"),
+            local_lr=terms.get("local_lr"),
             dimension=image.length,
             scale=chosen.scale,
             cap=chosen.cap,
@@ -174,6 +188,7 @@ class PrivacyPlan:
         )
 
     def __post_init__(self) -> None:
+        check_real("delta", self.delta, 2.0**-1022, 1.0 - 2.0**-53)
         check_supported(
             unit=self.unit,
             mechanism=self.mechanism,
@@ -183,8 +198,12 @@ class PrivacyPlan:
             tasks_per_user=self.tasks_per_user,
             max_units_per_client=self.max_units_per_client,
             share_variance=self.share_variance,
+            compression=self.compression,
+            value_bits=self.value_bits,
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            delta=self.delta,
         )
-        check_real("delta", self.delta, 2.0**-1022, 1.0 - 2.0**-53)
         check_real("clip", self.clip, MIN_BOUND, MAX_BOUND)
         check_real("noise_multiplier", self.noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
         if self.epsilon is not None:
@@ -193,7 +212,7 @@ class PrivacyPlan:
         for name in ("rounds", "expected_units", "max_units_per_client"):
             check_int(name, getattr(self, name), 1, 2**31)
         check_int("person_units", self.person_units, 1, MAX_PERSON_UNITS)
-        honest = honest_shares(self.clients, self.min_survivors, self.max_colluders)
+        honest = honest_shares(self.noise, self.clients, self.min_survivors, self.max_colluders)
         check_int("l2 (steps that the clipped norm spans)", self.l2, 1, MAX_DELTA)
         if self.max_units_per_client * self.l2 > MAX_INT or self.l1 > MAX_INT:
             raise PlanRefused(
@@ -223,6 +242,8 @@ class PrivacyPlan:
                 "dimension, scale, cap, l2, l1 and share_variance do not follow from the plan's "
                 "terms"
             )
+        if self.noise == LOCAL:
+            self.message()
 
     @property
     def relation(self) -> Relation:
@@ -245,8 +266,46 @@ class PrivacyPlan:
         return self.rounds if most is None else min(self.rounds, most)
 
     @property
+    def step_divisor(self) -> float:
+        """Noise "local": the public constant by which a client divides the sum of a step.
+
+        The average over clients of what they then move by is divided by expected_units, as if
+        their sums had been added up first.
+        """
+        return self.expected_units / self.clients
+
+    def message(self) -> Message:
+        """Noise "local": the integers in which a client says how far it moved.
+
+        Raises:
+            PlanRefused: noise of another place, or constants for which no integers fit.
+        """
+        if self.local_steps is None or self.local_lr is None:
+            raise PlanRefused(f"noise {self.noise!r}: clients take no steps of their own")
+        return message_of(
+            local_steps=self.local_steps,
+            local_lr=self.local_lr,
+            batch=self.step_divisor,
+            variance=self.share_variance,
+            largest=self.max_units_per_client * min(self.cap, self.l2),
+            scale=self.scale,
+        )
+
+    @property
+    def divisor(self) -> float:
+        """What an opened sum is divided by: steps per 1.0 times a public constant."""
+        if self.noise == LOCAL:
+            return self.message().scale * self.clients
+        return self.scale * self.expected_units
+
+    @property
     def max_abs(self) -> int:
-        """Bound on any coordinate of one client's integer sum, its noise not included."""
+        """Bound on any coordinate of what one client adds to the sum.
+
+        Its noise is not included, except where it is cut off with the rest: with noise "local".
+        """
+        if self.noise == LOCAL:
+            return self.message().cap
         return self.max_units_per_client * min(self.cap * vectors_of(self.tasks_per_user), self.l2)
 
     def basis(self, round_index: int) -> Basis:
@@ -275,10 +334,33 @@ class PrivacyPlan:
         drawn: NDArray[np.bool_] | None = None,
         users: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
-        """One client's contribution to a round: the sum of its clipped units plus its noise share.
+        """The sum of a client's clipped units plus its noise: `unit_sum` and `noise_share`.
 
-        Before noise, one unit moves it by no more than the class says, whatever the unit holds. A
-        row with NaN or infinity counts as the zero vector, and so does the sum of a user's rows.
+        One client's contribution to a round; with noise "local", to one step of its own.
+
+        Args, Returns, Raises: as for `unit_sum`.
+        """
+        total = self.unit_sum(vectors, rng, round_index=round_index, drawn=drawn, users=users)
+        total += self.noise_share(rng)
+        return total
+
+    def noise_share(self, rng: SecureRandom) -> NDArray[np.int64]:
+        """Fresh noise of one client: int64 [dimension], of variance share_variance."""
+        return SAMPLERS[self.mechanism](self.share_variance, self.dimension, rng)
+
+    def unit_sum(
+        self,
+        vectors: NDArray[np.floating[Any]],
+        rng: SecureRandom,
+        *,
+        round_index: int,
+        drawn: NDArray[np.bool_] | None = None,
+        users: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
+        """The sum of a client's clipped units, before noise.
+
+        One unit moves it by no more than the class says, whatever the unit holds. A row with NaN or
+        infinity counts as the zero vector, and so does the sum of a user's rows.
 
         Args:
             vectors: float16, float32 or float64 [k, parameters]. One row per unit, 0 <= k <=
@@ -309,7 +391,7 @@ class PrivacyPlan:
             vectors = sum_per_user(vectors, users, len(keep))
         elif users is not None:
             keep = keep[users]
-        total = bounded_sum(
+        return bounded_sum(
             # At rate 1 every coin is true, and there is nothing to copy.
             vectors if self.rate == 1.0 else zero_unless(keep, vectors),
             clip=self.clip,
@@ -319,8 +401,6 @@ class PrivacyPlan:
             delta=self.l2 // vectors_of(self.tasks_per_user),
             rng=rng,
         )
-        total += SAMPLERS[self.mechanism](self.share_variance, self.dimension, rng)
-        return total
 
     def _check_units(self, units: int) -> None:
         if units > self.max_units_per_client:
@@ -329,7 +409,7 @@ class PrivacyPlan:
             )
 
     def decode(self, total: NDArray[np.int64], *, round_index: int) -> NDArray[np.float64]:
-        """The average that an opened sum stands for: total / (scale * expected_units), mapped back.
+        """The average that an opened sum stands for: total / divisor, mapped back.
 
         The divisor is public and the same whatever was summed.
 
@@ -348,19 +428,49 @@ class PrivacyPlan:
                 f"the sum has shape {total.shape} and dtype {total.dtype}; "
                 f"allowed: [{self.dimension}] of int64"
             )
-        return self.basis(round_index).backward(total / (self.scale * self.expected_units))
+        return self.basis(round_index).backward(total / self.divisor)
 
     def noise_std(self, survivors: int) -> float:
-        """Standard deviation per coordinate of all noise in a sum of `survivors`, in steps."""
+        """Standard deviation per coordinate of all noise in a sum of `survivors`, in its steps."""
+        if self.noise == LOCAL:
+            return math.sqrt(survivors) * self.message().spread
         return math.sqrt(survivors * self.share_variance)
 
-    def event(self, survivors: int) -> SkellamRound | DiscreteGaussianRound:
-        """What opening a sum of this many contributions has to be charged as.
+    @property
+    def charges_computing(self) -> bool:
+        """Whether a round is charged before clients compute, and not before its sum is opened.
+
+        So it is where what clients send is said to be private by itself.
+        """
+        return self.noise == LOCAL
+
+    def event(self, survivors: int) -> SkellamRound | DiscreteGaussianRound | GaussianSteps:
+        """What a round with this many contributions has to be charged as.
 
         Raises:
             PlanRefused: fewer contributions than min_survivors, or more than clients.
         """
         check_int("survivors", survivors, self.min_survivors, self.clients)
+        if self.local_steps is not None:
+            return GaussianSteps(
+                unit=self.unit,
+                relation=self.relation,
+                rate=self.rate,
+                noise_multiplier=self.noise_multiplier,
+                steps=self.local_steps,
+                person_units=self.person_units,
+            )
+        return self.sum_event(survivors)
+
+    def sum_event(self, survivors: int) -> SkellamRound | DiscreteGaussianRound:
+        """`event` where noise is in shares of a sum.
+
+        Raises:
+            PlanRefused: as for `event`, and with noise "local".
+        """
+        check_int("survivors", survivors, self.min_survivors, self.clients)
+        if self.mechanism not in EVENTS:
+            raise PlanRefused(f"noise {self.noise!r}: a sum has no noise of its own")
         return EVENTS[self.mechanism](
             unit=self.unit,
             relation=self.relation,
@@ -376,7 +486,7 @@ class PrivacyPlan:
             max_participations=self.max_participations,
         )
 
-    def worst_event(self) -> SkellamRound | DiscreteGaussianRound:
+    def worst_event(self) -> SkellamRound | DiscreteGaussianRound | GaussianSteps:
         """The dearest event of this plan: min_survivors contributions."""
         return self.event(self.min_survivors)
 

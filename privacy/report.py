@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from privacy import report_local
 from privacy.accountant import Adversary, AdversarySpend, spend_with_reference
 from privacy.compression import Kind
 from privacy.events import Event, Mechanism
+from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.unit import PLAIN_WORDS, Unit
 
@@ -109,6 +111,8 @@ _VECTOR = {
 
 
 def _mechanism(plan: PrivacyPlan) -> str:
+    if plan.noise == LOCAL:
+        return report_local.mechanism(plan)
     apart = plan.tasks_per_user
     vector = _VECTOR[plan.unit] if apart is None else f"each vector of a user's {apart} tasks"
     whole = "" if apart is None else f", {plan.l2} steps for all of one user"
@@ -122,6 +126,8 @@ def _mechanism(plan: PrivacyPlan) -> str:
 
 
 def _sampler(plan: PrivacyPlan) -> str:
+    if plan.noise == LOCAL:
+        return report_local.sampler(plan)
     if plan.rate < 1.0:
         return (
             f"each {plan.unit} takes part in a round by an independent secret coin of rate "
@@ -158,9 +164,10 @@ def _map(plan: PrivacyPlan) -> str:
 def _adversary(
     plan: PrivacyPlan, adversary: Adversary, figures: AdversarySpend
 ) -> dict[str, object]:
+    words = report_local.ADVERSARY_WORDS if plan.noise == LOCAL else ADVERSARY_WORDS
     return {
         "name": adversary.value,
-        "description": ADVERSARY_WORDS[adversary].format(colluders=plan.max_colluders),
+        "description": words[adversary].format(colluders=plan.max_colluders),
         "epsilon": {name: _finite(value) for name, value in figures.epsilon.items()},
         "claim": figures.claim,
         "record": _finite(figures.record),
@@ -169,11 +176,6 @@ def _adversary(
 
 
 def _caveats(plan: PrivacyPlan, order: int | None) -> list[str]:
-    claim = (
-        f"The claim is the figure named 'rdp', a proved bound ({_NOISE[plan.mechanism][1]}) of "
-        "the integer mechanism that ran. The figures named gaussian_reference are those of "
-        "Gaussian noise of the same relative size, for comparison only."
-    )
     one_unit = (
         f"The claim is about one {plan.unit}. The figures for one record replaced and for one "
         f"person who makes up {plan.person_units} whole units stand beside it; neither is smaller. "
@@ -190,11 +192,6 @@ def _caveats(plan: PrivacyPlan, order: int | None) -> list[str]:
         "Each unit's vector is taken to depend on that unit and the model alone. It is computed in "
         "batches in 32-bit floating point, where another batch size can round it differently "
         "(relative differences of about 1e-7); the bound does not include that."
-    )
-    drops = (
-        "Figures of the noise that was there, with more contributors than the fewest permitted, "
-        "assume that which clients drop out does not depend on what earlier rounds released. The "
-        "target, which is for the fewest in every round, does not assume it."
     )
     own_data = (
         "A participant's own data are not protected from that participant, who also always knows "
@@ -217,11 +214,29 @@ def _caveats(plan: PrivacyPlan, order: int | None) -> list[str]:
         "system; the sampler takes logarithms of probabilities in double precision, and their "
         "rounding is not part of the bound."
     )
+    common = [one_unit, own_data, fixed, domain, sampler, arithmetic]
+    if plan.noise == LOCAL:
+        return [*report_local.caveats(plan, rdp_only=order is not None), *common]
+    return [*_caveats_of_shares(plan), *common]
+
+
+def _caveats_of_shares(plan: PrivacyPlan) -> list[str]:
+    """What holds for noise in shares of a sum alone."""
+    claim = (
+        f"The claim is the figure named 'rdp', a proved bound ({_NOISE[plan.mechanism][1]}) of "
+        "the integer mechanism that ran. The figures named gaussian_reference are those of "
+        "Gaussian noise of the same relative size, for comparison only."
+    )
+    drops = (
+        "Figures of the noise that was there, with more contributors than the fewest permitted, "
+        "assume that which clients drop out does not depend on what earlier rounds released. The "
+        "target, which is for the fewest in every round, does not assume it."
+    )
     sized = (
         f"Noise is sized for {plan.min_survivors} contributing clients of which "
         f"{plan.max_colluders} collude; a round with fewer is not opened."
     )
-    caveats = [claim, one_unit, own_data, fixed, drops, domain, sampler, arithmetic, sized]
+    caveats = [claim, drops, sized]
     if plan.rate < 1.0:
         coins = (
             "Sampling lowers the figures only against those who do not see the coins: every client "

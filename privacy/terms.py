@@ -14,6 +14,7 @@ from privacy.events import (
     check_unit,
     known_shares,
 )
+from privacy.local import DISTRIBUTED, LOCAL, check_distributed, check_local
 from privacy.rdp import MIN_DISCRETE_SIGMA
 from privacy.unit import RELATION_OF, Unit
 
@@ -42,7 +43,8 @@ class Terms(TypedDict):
         person_units: units that one person may hold, for the figure beside the claim.
         unit: the unit of privacy: task if left out.
         mechanism: the noise: Skellam if left out.
-        noise: where noise is added; only "distributed" so far.
+        noise: "distributed", in shares inside the secure sum, or "local": each client adds all that
+            its own units need to each of its own steps.
         rate: probability with which each unit takes part in a round, by a secret coin of its own;
             1.0 for unit client, whose participation is seen.
         max_participations: unit client only: rounds in which a client takes part at most, over
@@ -52,6 +54,8 @@ class Terms(TypedDict):
         compression: the public linear map before the sum; left out: none.
         value_bits: bits of one coordinate of one unit's integer vector, its sign included, from 8
             to 20; None: as many as make rounding cost little.
+        local_steps: noise "local" only: noisy steps that a client takes in a round.
+        local_lr: noise "local" only: their size.
     """
 
     delta: float
@@ -72,6 +76,8 @@ class Terms(TypedDict):
     tasks_per_user: NotRequired[int | None]
     compression: NotRequired[Compression]
     value_bits: NotRequired[int | None]
+    local_steps: NotRequired[int | None]
+    local_lr: NotRequired[float | None]
 
 
 def check_supported(
@@ -84,6 +90,11 @@ def check_supported(
     tasks_per_user: int | None,
     max_units_per_client: int,
     share_variance: float,
+    compression: Compression,
+    value_bits: int | None,
+    local_steps: int | None,
+    local_lr: float | None,
+    delta: float,
 ) -> None:
     """Refuse what no proved bound covers, with the reason.
 
@@ -96,15 +107,26 @@ def check_supported(
         check_unit(unit, RELATION_OF[unit], rate, max_participations)
     except EventRefused as error:
         raise PlanRefused(str(error)) from error
-    if noise != "distributed":
-        raise PlanRefused(
-            f"noise {noise!r}: only 'distributed' is summed here (noise at the client needs "
-            "the sampler of the local optimiser, which is not here yet)"
+    if noise == LOCAL:
+        check_local(
+            unit=unit,
+            mechanism=mechanism,
+            local_steps=local_steps,
+            local_lr=local_lr,
+            compression=compression,
+            value_bits=value_bits,
+            variance=share_variance,
+            rate=rate,
+            delta=delta,
         )
-    if mechanism not in EVENTS:
+    elif noise == DISTRIBUTED:
+        check_distributed(local_steps=local_steps, local_lr=local_lr)
+    else:
+        raise PlanRefused(f"noise {noise!r}: allowed are {DISTRIBUTED!r} and {LOCAL!r}")
+    if noise == DISTRIBUTED and mechanism not in EVENTS:
         raise PlanRefused(
-            f"mechanism {mechanism!s}: sums are of integers, which Gaussian noise cannot "
-            f"protect; allowed: {', '.join(EVENTS)}"
+            f"mechanism {mechanism!s}: shares of Gaussian noise do not add up to what a bound is "
+            f"proved for; allowed: {', '.join(EVENTS)}, or noise 'local'"
         )
     if tasks_per_user is not None and unit is not Unit.USER:
         raise PlanRefused(f"tasks_per_user with unit {unit}: allowed for unit user alone")
@@ -129,12 +151,15 @@ def vectors_of(tasks_per_user: int | None) -> int:
     return tasks_per_user
 
 
-def honest_shares(clients: int, min_survivors: int, max_colluders: int) -> int:
-    """Contributors whose noise stays secret from the aggregator and from every coalition."""
+def honest_shares(noise: str, clients: int, min_survivors: int, max_colluders: int) -> int:
+    """Contributors whose noise adds up and stays secret from the aggregator and every coalition.
+
+    With noise "local" a client relies on its own alone.
+    """
     check_int("clients", clients, 2, 2**31)
     check_int("min_survivors", min_survivors, 2, clients)
     check_int("max_colluders", max_colluders, 0, min_survivors - 1)
-    return min_survivors - known_shares(max_colluders)
+    return 1 if noise == LOCAL else min_survivors - known_shares(max_colluders)
 
 
 def variance_of_share(z: float, l2: int, honest: int) -> float:

@@ -88,7 +88,7 @@ class Exchange:
 
     Attributes:
         intent: digest of the logged intent, once there is one.
-        unlogged: an event that may have been charged and that no intent records.
+        unlogged: an event that was, or may have been, charged and that no intent records yet.
     """
 
     round: int
@@ -222,15 +222,22 @@ class Aggregator:
         self._reservation = None
         return Exchange(round_index, attempt, to_wire(model), machine)
 
-    def record_intent(self, exchange: Exchange, ready: Ready) -> Intent:
-        """Charge the round and log what is about to be opened.
+    def charge_computing(self, exchange: Exchange) -> None:
+        """Charge what clients spend by answering at all, where their plan says that they do.
+
+        Whether the round succeeds makes no difference then. Otherwise nothing happens: opening the
+        sum is the release, and `record_intent` charges it.
 
         Raises:
-            BudgetExceeded: a grant no longer allows it; nothing was charged.
-            LedgerError: it could not be charged; nothing may be opened.
+            BudgetExceeded: a grant no longer allows it; nothing was charged, nobody is asked.
+            LedgerError: it could not be charged; nobody may be asked.
         """
+        plan = self._setting.plan
+        if plan.charges_computing:
+            self._charge(exchange, plan.worst_event())
+
+    def _charge(self, exchange: Exchange, event: Event) -> None:
         setting = self._setting
-        event = setting.plan.event(len(ready.survivors))
         try:
             self._reservation = self._ledger.reserve(
                 self._population,
@@ -243,6 +250,19 @@ class Aggregator:
         except OutcomeUnknown:
             exchange.unlogged = event
             raise
+        exchange.unlogged = event
+
+    def record_intent(self, exchange: Exchange, ready: Ready) -> Intent:
+        """Charge the round, if it is not yet, and log what is about to be opened.
+
+        Raises:
+            BudgetExceeded: a grant no longer allows it; nothing was charged.
+            LedgerError: it could not be charged; nothing may be opened.
+        """
+        setting = self._setting
+        event = setting.plan.event(len(ready.survivors))
+        if self._reservation is None:
+            self._charge(exchange, event)
         cohort = setting.plan.cohort(exchange.round)
         salts = {index: self._salts(SALT_BYTES) for index in cohort}
         self._keep_opening(
@@ -282,7 +302,7 @@ class Aggregator:
             },
         )
         self._logged[event] += 1
-        exchange.intent = appended.digest
+        exchange.intent, exchange.unlogged = appended.digest, None
         evidence = Evidence(appended.raw, appended.head, self._log.leaves)
         return Intent(appended.digest, evidence.encode())
 

@@ -17,6 +17,7 @@ from crypto.errors import MessageRefused
 from crypto.keys import Identity
 from crypto.secure_sum import SumClient, Terms, VectorSource
 from privacy.draw import count_of
+from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
@@ -32,7 +33,11 @@ class Work(Protocol):
     def outer_vectors(
         self, client: str, model: torch.Tensor, *, round_index: int
     ) -> NDArray[np.float32]:
-        """Outer vectors of all the client's tasks, drawn or not: `[tasks, d] float32`."""
+        """Outer vectors of all the client's tasks, drawn or not: `[tasks, d] float32`.
+
+        `round_index` keys what is redrawn inside each task: the round, or, where clients take steps
+        of their own, the step, counted over all rounds. `model` then is the client's own.
+        """
         ...
 
     def users(self, client: str) -> NDArray[np.int64]:
@@ -53,7 +58,8 @@ def contribution(
 
     Every task is computed, drawn or not, so that neither the time it takes nor its length depends
     on the coins; those are thrown here and kept nowhere. For unit client the final vector is the
-    mean over all its tasks.
+    mean over all its tasks. With noise "local" the client takes noisy steps of its own, and what is
+    returned is how far it moved.
 
     Args:
         work: the client's tasks.
@@ -66,6 +72,16 @@ def contribution(
     Returns:
         int64 [dimension].
     """
+    if plan.noise == LOCAL:
+        from secure_fedmeta.local_noise import train_locally  # two seconds of Opacus
+
+        return train_locally(
+            lambda params, step: work.outer_vectors(client, params, round_index=step),
+            model,
+            plan=plan,
+            round_index=round_index,
+            noise=noise,
+        )
     vectors = work.outer_vectors(client, model, round_index=round_index)
     if plan.unit is Unit.CLIENT:
         vectors = vectors.mean(axis=0, keepdims=True)

@@ -102,6 +102,12 @@ class TrainingConfig(_Section):
     rounds: Count = 20
     evaluate_every: Count = Field(5, description="rounds between two held-out evaluations")
     on_abort: Literal["continue", "stop"] = "continue"
+    local_steps: Count | None = Field(
+        None, description='noise "local" alone: noisy steps of a client in a round; None: 1'
+    )
+    local_lr: Positive | None = Field(
+        None, description='noise "local" alone: their size; None: 1.0'
+    )
 
 
 class PrivacyConfig(_Section):

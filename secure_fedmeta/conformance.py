@@ -24,6 +24,7 @@ from privacy.empirical import (
     variance_limits,
     variance_power,
 )
+from privacy.events import DiscreteGaussianRound, SkellamRound
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
@@ -114,7 +115,7 @@ def hostile(plan: PrivacyPlan) -> Iterator[tuple[str, NDArray[np.float64], int]]
 
 def norms(subject: Subject) -> Check:
     """No unit, whatever it holds, moves the sum before noise by more than is charged for."""
-    plan, event = subject.every_unit(), subject.parts.plan.worst_event()
+    plan, event = subject.every_unit(), _charged(subject)
     worst, name, passed = 0.0, "", True
     for kind, rows, units in hostile(plan):
         found = _moved(plan, rows)
@@ -132,6 +133,11 @@ def norms(subject: Subject) -> Check:
         "double sensitivity, no clip",
         1.0,
     )
+
+
+def _charged(subject: Subject) -> SkellamRound | DiscreteGaussianRound:
+    """What the ledger is charged for, of the config's own plan."""
+    return subject.parts.plan.sum_event(subject.parts.plan.min_survivors)
 
 
 def _moved(plan: PrivacyPlan, rows: NDArray[np.float64]) -> Ints:
@@ -282,7 +288,7 @@ def _noise_of_sums(name: str, subject: Subject, rounds: list[Opened | Abort]) ->
     if len(opened) < len(rounds):
         return _aborted(name, rounds, bug)
     shares = len(opened[0].contributors)
-    claimed = subject.parts.plan.event(shares).share_variance * shares
+    claimed = _charged(subject).share_variance * shares
     sample = np.concatenate([one.noise() for one in opened]).astype(np.float64)
     return _variance(name, sample, claimed, subject, bug, (shares - 1) / shares)
 
@@ -292,7 +298,7 @@ def _noise_of_shares(subject: Subject, rounds: list[Opened | Abort]) -> Check:
     opened = [one for one in rounds if isinstance(one, Opened)]
     if len(opened) < len(rounds):
         return _aborted(name, rounds, bug)
-    claimed = subject.parts.plan.worst_event().share_variance
+    claimed = _charged(subject).share_variance
     checks = []
     for client in opened[0].contributors:
         sample = np.concatenate([one.share(client) for one in opened]).astype(np.float64)

@@ -27,7 +27,7 @@ from secure_fedmeta.planned import plan_for
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting, ring_for
-from secure_fedmeta.simulation import CohortWork
+from secure_fedmeta.simulation import CohortWork, work_for
 from secure_fedmeta.tasks import TaskSource, build_source
 from secure_fedmeta.transport.registry import TRANSPORTS
 
@@ -206,9 +206,8 @@ def found_parties(
         for name in (f"officer-{k}" for k in range(1, parts.committee.members + 1))
     }
     keepers = {name: Identity.generate(stream) for name, stream in watches.items()}
-    work = CohortWork(
-        parts.learner, parts.source, {name: stream(32) for name, stream in streams.items()}
-    )
+    keys = {name: stream(32) for name, stream in streams.items()}
+    work = work_for(parts.plan, parts.learner, parts.source, keys)
     _check_units(work, parts)
     roster = Roster(
         aggregator.public,

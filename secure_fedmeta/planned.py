@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from privacy.errors import CompressionRefused, PlanRefused
 from privacy.events import Mechanism
+from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.terms import Terms
 from privacy.turns import cohort_size
@@ -14,6 +16,8 @@ from secure_fedmeta.config import Config, PrivacyConfig
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.tasks import TaskSource
 from secure_fedmeta.vector import ParameterVector
+
+_Number = TypeVar("_Number", int, float)
 
 
 def plan_for(
@@ -71,6 +75,8 @@ def plan_for(
         "person_units": privacy.person_units,
         "compression": config.compression.terms(),
         "value_bits": config.compression.value_bits,
+        "local_steps": _or_default(config, config.training.local_steps, 1),
+        "local_lr": _or_default(config, config.training.local_lr, 1.0),
     }
     _check_turns(config, len(training))
     try:
@@ -79,6 +85,11 @@ def plan_for(
         raise ConfigError(str(error), key="compression") from error
     except PlanRefused as error:
         raise ConfigError(str(error), key="privacy") from error
+
+
+def _or_default(config: Config, given: _Number | None, default: _Number) -> _Number | None:
+    """A setting of local steps; where clients take none, only what was given, to be refused."""
+    return default if given is None and config.privacy.noise == LOCAL else given
 
 
 def _check_turns(config: Config, clients: int) -> None:

@@ -22,7 +22,7 @@ from privacy.accountant import (
     spend_counted,
     spend_with_reference,
 )
-from privacy.calibrate import least_noise
+from privacy.calibrate import GAUSSIAN_WIDTH, least_noise
 from privacy.errors import EventRefused, PlanRefused
 from privacy.events import Event, GaussianSteps, Mechanism
 from privacy.plan import PrivacyPlan
@@ -32,8 +32,6 @@ from secure_fedmeta.errors import ConfigError, unknown_name
 
 POINTS = 16
 """Numbers of rounds at which the curve of epsilon is computed."""
-GAUSSIAN_WIDTH = 1e-3
-"""Relative width to which the noise for a target is found where one figure takes a second."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,7 @@ class Outlook:
     Attributes:
         settings: what was planned for, noise included.
         unit, delta, rounds: of the claim.
-        event: what each of `count` rounds is charged as; for Gaussian steps one event holds all.
-        count: how often.
+        event: what each round is charged as.
         noise: see `Noise`.
         expected_units: the public divisor.
     """
@@ -120,21 +117,16 @@ class Outlook:
     delta: float
     rounds: int
     event: Event
-    count: int
     noise: Noise
     expected_units: int
 
     def spend(self) -> Spend:
         """Every figure against every adversary (seconds)."""
-        return spend_with_reference([self.event] * self.count, delta=self.delta)
+        return spend_with_reference([self.event] * self.rounds, delta=self.delta)
 
     def after(self, rounds: int) -> Spend:
         """The claims after fewer rounds."""
-        event, count = self.event, rounds
-        if isinstance(event, GaussianSteps):
-            fields = asdict(event) | {"steps": rounds}
-            event, count = GaussianSteps(**fields), 1
-        return spend_counted({event: count}, delta=self.delta)
+        return spend_counted({self.event: rounds}, delta=self.delta)
 
     def verdict(self) -> tuple[str, str]:
         """How it looks ("hopeless", "hard" or "workable"), and why in a sentence or two."""
@@ -190,21 +182,23 @@ def outlook(request: Request) -> Outlook:
 
 def outlook_of(plan: PrivacyPlan) -> Outlook:
     """The run that a plan is for: its rounds with the fewest contributors it permits."""
-    std = plan.noise_std(plan.clients) / (plan.scale * plan.expected_units)
+    std = plan.noise_std(plan.clients) / plan.divisor
+    # What clients move by in a round, where they take steps of their own.
+    signal = plan.clip * (plan.local_steps or 1) * (plan.local_lr or 1.0)
     fields = {name: getattr(plan, name) for name in _SHOWN}
     return Outlook(
         settings={
             "mechanism": plan.mechanism.value,
             "unit": plan.unit.value,
             "target_epsilon": plan.epsilon,
+            "local_steps": plan.local_steps,
             **fields,
         },
         unit=plan.unit,
         delta=plan.delta,
         rounds=plan.rounds,
         event=plan.worst_event(),
-        count=plan.rounds,
-        noise=Noise(std, std * math.sqrt(plan.dimension), plan.clip, plan.rounds),
+        noise=Noise(std, std * math.sqrt(plan.dimension), signal, plan.rounds),
         expected_units=plan.expected_units,
     )
 
@@ -371,12 +365,12 @@ def _at_the_client(request: Request, unit: Unit) -> Outlook:
             )
 
     def steps(z: float) -> GaussianSteps:
-        return GaussianSteps(
-            unit, RELATION_OF[unit], request.rate, z, request.rounds, request.person_units
-        )
+        return GaussianSteps(unit, RELATION_OF[unit], request.rate, z, 1, request.person_units)
 
     def claim(z: float) -> float:
-        return claimed_epsilon({steps(z): 1}, [Adversary.AGGREGATOR], delta=request.delta)
+        return claimed_epsilon(
+            {steps(z): request.rounds}, [Adversary.AGGREGATOR], delta=request.delta
+        )
 
     z = request.noise_multiplier
     if z is None:
@@ -384,12 +378,11 @@ def _at_the_client(request: Request, unit: Unit) -> Outlook:
     std = z * request.clip * math.sqrt(request.clients) / request.expected_units
     noise = Noise(std, std * math.sqrt(request.dimension), request.clip, request.rounds)
     return Outlook(
-        settings=asdict(request) | {"noise_multiplier": z},
+        settings=asdict(request) | {"noise_multiplier": z, "local_steps": 1},
         unit=unit,
         delta=request.delta,
         rounds=request.rounds,
         event=steps(z),
-        count=1,
         noise=noise,
         expected_units=request.expected_units,
     )

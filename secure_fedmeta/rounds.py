@@ -15,7 +15,8 @@ def run_round(
     """Run the protocol once.
 
     Model out, adverts, shares and masked updates in; then budget and intent; only then the unmask
-    request, and with its answers the sum, which is the release.
+    request, and with its answers the sum, which is the release. Where clients add noise to their
+    own steps, the budget comes first of all.
 
     Args:
         aggregator: holds the model, the budget and the log.
@@ -31,8 +32,9 @@ def run_round(
         BudgetExceeded: the grant no longer allows this round; nothing was opened.
     """
     exchange = aggregator.open_round(round_index, attempt)
-    outgoing = exchange.begin()
     try:
+        aggregator.charge_computing(exchange)
+        outgoing = exchange.begin()
         while True:
             transport.send(outgoing)
             for sender, reply in transport.collect(exchange.expecting):

@@ -11,7 +11,7 @@ from secure_fedmeta.evaluation import Evaluation, Scores
 from secure_fedmeta.meta import Learner
 from secure_fedmeta.pipeline import Parts
 from secure_fedmeta.randomness import Randomness
-from secure_fedmeta.simulation import CohortWork
+from secure_fedmeta.simulation import work_for
 
 _SGD = "fedavg"  # adapts by plain gradient descent on all parameters
 
@@ -101,7 +101,7 @@ def train_in_clear_as_planned(
         done: told each round that ended.
     """
     keys = randomness.stream("in-clear/keys")
-    work = CohortWork(learner, parts.source, {name: keys(32) for name in parts.training})
+    work = work_for(parts.plan, learner, parts.source, {name: keys(32) for name in parts.training})
     return train_in_clear(
         work,
         parts.training,

@@ -10,6 +10,7 @@ from crypto.errors import RingRefused
 from crypto.keys import Roster
 from crypto.ring import Ring
 from crypto.secure_sum import Committee, SecureSum, Sharing, Terms
+from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.vector import ParameterVector
@@ -78,7 +79,8 @@ def ring_for(plan: PrivacyPlan) -> Ring:
         return Ring.for_sum(
             max_abs=plan.max_abs,
             clients=plan.clients,
-            noise_std=plan.noise_std(plan.clients),
+            # Cut off with the rest, noise is within max_abs already.
+            noise_std=0.0 if plan.noise == LOCAL else plan.noise_std(plan.clients),
             dimension=plan.dimension,
         )
     except RingRefused as error:

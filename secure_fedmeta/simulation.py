@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from privacy.local import LOCAL
+from privacy.plan import PrivacyPlan
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.meta import MetaLearner, TaskBatch
 from secure_fedmeta.tasks import TaskSource, round_key
@@ -107,3 +109,32 @@ class CohortWork:
                 for block in self._blocks[name]
             ]
         )
+
+
+class LocalWork(CohortWork):
+    """The same where each client is at parameters of its own: its tasks are computed alone."""
+
+    def outer_vectors(
+        self, client: str, model: torch.Tensor, *, round_index: int
+    ) -> NDArray[np.float32]:
+        """Outer vectors of one client's tasks: `[tasks, d] float32`."""
+        batch = self._batch([client], round_index)
+        found: NDArray[np.float32] = self._learner.outer_vectors(model, batch).cpu().numpy()
+        return found
+
+
+def work_for(
+    plan: PrivacyPlan, learner: MetaLearner, source: TaskSource, keys: Mapping[str, bytes]
+) -> CohortWork:
+    """The work of all clients, computed together where they are all at the same model.
+
+    Args:
+        plan: says where they are.
+        learner: turns a batch of tasks into one outer vector per task.
+        source: the clients' tasks.
+        keys: client name -> its secret drawing key.
+
+    Raises:
+        DataError: a client has no task.
+    """
+    return (LocalWork if plan.noise == LOCAL else CohortWork)(learner, source, keys)

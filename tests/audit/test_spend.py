@@ -131,7 +131,7 @@ def test_a_round_without_privacy_costs_infinity(tmp_path: Path) -> None:
         ({"kind": "laplace"}, "is not known"),
         ({"unit": 3}, "unit and relation"),
         ({"relation": None}, "unit and relation"),
-        ({"kind": "gaussian_steps"}, "is not known"),
+        ({"kind": "gaussian_steps"}, "are missing or unknown"),
         ({"kind": ["skellam_round"]}, "is not known"),
         ({"rate": "0.0"}, "rate"),
         ({"rate": "1.5"}, "rate"),
