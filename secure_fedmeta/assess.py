@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from privacy.local import LOCAL
 from privacy.rng import SecureRandom
 from secure_fedmeta import __version__
 from secure_fedmeta.assessed import Mechanism, Subject
 from secure_fedmeta.attacks import canaries, matching, membership
 from secure_fedmeta.config import Config
 from secure_fedmeta.conformance import Announce, Check, conformance
+from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
 
 COPY = (
@@ -47,6 +49,12 @@ def assess(
     began = time.monotonic()
     announce("reading data")
     subject = Subject(assemble(config), mechanism)
+    if subject.parts.plan.noise == LOCAL:
+        raise ConfigError(
+            "the checks look at noise in shares of a sum; noise at the client is not assessed",
+            key="privacy.noise",
+            value=LOCAL,
+        )
     checks = list(conformance(subject, announce))
     announce("canaries")
     audit = canaries(subject, random)

@@ -24,6 +24,7 @@ from typing import Protocol, TypeAlias
 
 from crypto.errors import MessageRefused
 from privacy.errors import PrivacyError
+from privacy.events import GaussianSteps
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
 
@@ -67,8 +68,11 @@ class OwnLedger:
         self._ledger = ledger
         self._population = population
         self._run = run
+        event = plan.worst_event()
         # Nobody else counts the turns of this account: to it, each contribution is one more.
-        self._event = replace(plan.worst_event(), max_participations=None)
+        if not isinstance(event, GaussianSteps):
+            event = replace(event, max_participations=None)
+        self._event = event
         self._most = plan.max_participations
         self._digest = plan.digest()
 
