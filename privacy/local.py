@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from privacy.errors import PlanRefused
 from privacy.events import Mechanism
 from privacy.noise import MIN_ROUNDED_VARIANCE
 from privacy.unit import Unit
+
+if TYPE_CHECKING:
+    from privacy.plan import PrivacyPlan
 
 LOCAL = "local"
 DISTRIBUTED = "distributed"
@@ -50,31 +54,27 @@ class Message:
         return np.clip(steps, -self.cap, self.cap).astype(np.int64)
 
 
-def message_of(
-    *,
-    local_steps: int,
-    local_lr: float,
-    batch: float,
-    variance: float,
-    largest: int,
-    scale: float,
-) -> Message:
-    """The message of a run.
+def batch_of(plan: PrivacyPlan) -> float:
+    """The public constant by which a client divides the sum of a step.
 
-    Args:
-        local_steps: noisy steps of one round.
-        local_lr: their size.
-        batch: what a step's sum is divided by.
-        variance: of one step's noise, steps^2 of the sum.
-        largest: magnitude of one coordinate of a step's sum before noise, at most.
-        scale: steps of the sum per 1.0.
+    The average over clients of what they then move by is divided by expected_units, as if their
+    sums had been added up first.
+    """
+    return plan.expected_units / plan.clients
+
+
+def message_of(plan: PrivacyPlan) -> Message:
+    """The integers in which a client says how far it moved.
 
     Raises:
-        PlanRefused: constants for which no 62 bits are enough.
+        PlanRefused: noise of another place, or constants that no integers hold.
     """
-    unit = local_lr / (scale * batch)
-    spread = unit * math.sqrt(local_steps * variance)
-    reach = unit * local_steps * largest + TAIL * spread
+    if plan.local_steps is None or plan.local_lr is None:
+        raise PlanRefused(f"noise {plan.noise!r}: clients take no steps of their own")
+    unit = plan.local_lr / (plan.scale * batch_of(plan))
+    spread = unit * math.sqrt(plan.local_steps * plan.share_variance)
+    largest = plan.max_units_per_client * min(plan.cap, plan.l2)
+    reach = unit * plan.local_steps * largest + TAIL * spread
     if not 2.0**-400 < spread < 2.0**400 or reach / spread > 2.0**40:
         raise PlanRefused(
             f"a message moves by up to {reach:.3g} under noise of {spread:.3g}, which no integers "

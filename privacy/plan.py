@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privacy.accountant import BUDGETED, claimed_epsilon
-from privacy.calibrate import GAUSSIAN_WIDTH, MIN_MULTIPLIER, WIDTH, least_noise
-from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND, bounded_sum
+from privacy.calibrate import GAUSSIAN_WIDTH, WIDTH, least_noise
+from privacy.charged import event_of
+from privacy.clip import MAX_BOUND, bounded_sum
 from privacy.compression import Basis, Compression
+from privacy.derived import derive
 from privacy.draw import (
     checked_coins,
     checked_users,
@@ -25,7 +29,6 @@ from privacy.draw import (
 )
 from privacy.errors import PlanRefused
 from privacy.events import (
-    MAX_INT,
     MAX_PERSON_UNITS,
     DiscreteGaussianRound,
     Event,
@@ -33,23 +36,33 @@ from privacy.events import (
     Mechanism,
     SkellamRound,
 )
-from privacy.local import LOCAL, Message, message_of
-from privacy.noise import MAX_VARIANCE, SAMPLERS
-from privacy.rdp import l1_bound
+from privacy.local import LOCAL, message_of
+from privacy.noise import SAMPLERS
 from privacy.rng import SecureRandom
-from privacy.scale import Steps, steps
 from privacy.terms import (
-    EVENTS,
     Terms,
     check_int,
     check_real,
     check_supported,
-    honest_shares,
-    variance_of_share,
     vectors_of,
 )
 from privacy.turns import cohort, cohort_size
 from privacy.unit import RELATION_OF, Relation, Unit
+
+_TERMS_OF_INTEGERS = tuple(signature(derive).parameters)
+_LEFT_OUT: Mapping[str, Any] = {
+    "unit": Unit.TASK,
+    "mechanism": Mechanism.SKELLAM,
+    "noise": "distributed",
+    "rate": 1.0,
+    "max_participations": None,
+    "tasks_per_user": None,
+    "compression": Compression(),
+    "value_bits": None,
+    "local_steps": None,
+    "local_lr": None,
+}
+"""What stands for terms that are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,48 +157,9 @@ class PrivacyPlan:
 
     @classmethod
     def _build(cls, z: float, epsilon: float | None, terms: Terms) -> PrivacyPlan:
-        clip, parameters = terms["clip"], terms["parameters"]
-        check_real("clip", clip, MIN_BOUND, MAX_BOUND)
-        check_int("parameters", parameters, 1, MAX_DELTA)
-        compression, value_bits = terms.get("compression", Compression()), terms.get("value_bits")
-        image = compression.image(parameters)
-        chosen = steps(clip, image, value_bits)
-        apart = terms.get("tasks_per_user")
-        l2 = vectors_of(apart) * chosen.l2
-        noise = terms.get("noise", "distributed")
-        honest = honest_shares(
-            noise, terms["clients"], terms["min_survivors"], terms["max_colluders"]
-        )
-        return cls(
-            unit=terms.get("unit", Unit.TASK),
-            mechanism=terms.get("mechanism", Mechanism.SKELLAM),
-            noise=noise,
-            rate=terms.get("rate", 1.0),
-            max_participations=terms.get("max_participations"),
-            tasks_per_user=apart,
-            epsilon=epsilon,
-            delta=terms["delta"],
-            rounds=terms["rounds"],
-            clip=clip,
-            parameters=parameters,
-            compression=compression,
-            value_bits=value_bits,
-            local_steps=terms.get("local_steps"),
-            local_lr=terms.get("local_lr"),
-            dimension=image.length,
-            scale=chosen.scale,
-            cap=chosen.cap,
-            expected_units=terms["expected_units"],
-            max_units_per_client=terms["max_units_per_client"],
-            clients=terms["clients"],
-            min_survivors=terms["min_survivors"],
-            max_colluders=terms["max_colluders"],
-            person_units=terms["person_units"],
-            noise_multiplier=z,
-            share_variance=variance_of_share(z, l2, honest),
-            l2=l2,
-            l1=l1_bound(l2, image.length),
-        )
+        given: dict[str, Any] = {**_LEFT_OUT, **terms, "noise_multiplier": z}
+        integers = derive(**{name: given[name] for name in _TERMS_OF_INTEGERS})
+        return cls(**given, epsilon=epsilon, **vars(integers))
 
     def __post_init__(self) -> None:
         check_real("delta", self.delta, 2.0**-1022, 1.0 - 2.0**-53)
@@ -204,46 +178,19 @@ class PrivacyPlan:
             local_lr=self.local_lr,
             delta=self.delta,
         )
-        check_real("clip", self.clip, MIN_BOUND, MAX_BOUND)
-        check_real("noise_multiplier", self.noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
         if self.epsilon is not None:
             check_real("epsilon", self.epsilon, 2.0**-1022, MAX_BOUND)
-        check_int("parameters", self.parameters, 1, MAX_DELTA)
         for name in ("rounds", "expected_units", "max_units_per_client"):
             check_int(name, getattr(self, name), 1, 2**31)
         check_int("person_units", self.person_units, 1, MAX_PERSON_UNITS)
-        honest = honest_shares(self.noise, self.clients, self.min_survivors, self.max_colluders)
-        check_int("l2 (steps that the clipped norm spans)", self.l2, 1, MAX_DELTA)
-        if self.max_units_per_client * self.l2 > MAX_INT or self.l1 > MAX_INT:
-            raise PlanRefused(
-                f"sums of vectors with norm {self.l2} do not fit: take fewer value_bits"
-            )
-        if not 0.0 < self.share_variance <= MAX_VARIANCE:
-            raise PlanRefused(
-                f"one client's noise would need variance {self.share_variance!r}, allowed is up "
-                f"to 2^50: take fewer value_bits, or ask for less noise"
-            )
-        image = self.compression.image(self.parameters)
-        derived = (
-            image.length,
-            steps(self.clip, image, self.value_bits),
-            l1_bound(self.l2, image.length),
-            variance_of_share(self.noise_multiplier, self.l2, honest),
-        )
-        one, rest = divmod(self.l2, vectors_of(self.tasks_per_user))
-        found = (
-            self.dimension,
-            Steps(self.scale, self.cap, one if rest == 0 else 0),
-            self.l1,
-            self.share_variance,
-        )
-        if found != derived:
+        derived = derive(**{name: getattr(self, name) for name in _TERMS_OF_INTEGERS})
+        if any(getattr(self, name) != value for name, value in vars(derived).items()):
             raise PlanRefused(
                 "dimension, scale, cap, l2, l1 and share_variance do not follow from the plan's "
                 "terms"
             )
         if self.noise == LOCAL:
-            self.message()
+            message_of(self)
 
     @property
     def relation(self) -> Relation:
@@ -266,36 +213,10 @@ class PrivacyPlan:
         return self.rounds if most is None else min(self.rounds, most)
 
     @property
-    def step_divisor(self) -> float:
-        """Noise "local": the public constant by which a client divides the sum of a step.
-
-        The average over clients of what they then move by is divided by expected_units, as if
-        their sums had been added up first.
-        """
-        return self.expected_units / self.clients
-
-    def message(self) -> Message:
-        """Noise "local": the integers in which a client says how far it moved.
-
-        Raises:
-            PlanRefused: noise of another place, or constants for which no integers fit.
-        """
-        if self.local_steps is None or self.local_lr is None:
-            raise PlanRefused(f"noise {self.noise!r}: clients take no steps of their own")
-        return message_of(
-            local_steps=self.local_steps,
-            local_lr=self.local_lr,
-            batch=self.step_divisor,
-            variance=self.share_variance,
-            largest=self.max_units_per_client * min(self.cap, self.l2),
-            scale=self.scale,
-        )
-
-    @property
     def divisor(self) -> float:
         """What an opened sum is divided by: steps per 1.0 times a public constant."""
         if self.noise == LOCAL:
-            return self.message().scale * self.clients
+            return message_of(self).scale * self.clients
         return self.scale * self.expected_units
 
     @property
@@ -305,7 +226,7 @@ class PrivacyPlan:
         Its noise is not included, except where it is cut off with the rest: with noise "local".
         """
         if self.noise == LOCAL:
-            return self.message().cap
+            return message_of(self).cap
         return self.max_units_per_client * min(self.cap * vectors_of(self.tasks_per_user), self.l2)
 
     def basis(self, round_index: int) -> Basis:
@@ -433,7 +354,7 @@ class PrivacyPlan:
     def noise_std(self, survivors: int) -> float:
         """Standard deviation per coordinate of all noise in a sum of `survivors`, in its steps."""
         if self.noise == LOCAL:
-            return math.sqrt(survivors) * self.message().spread
+            return math.sqrt(survivors) * message_of(self).spread
         return math.sqrt(survivors * self.share_variance)
 
     @property
@@ -450,41 +371,7 @@ class PrivacyPlan:
         Raises:
             PlanRefused: fewer contributions than min_survivors, or more than clients.
         """
-        check_int("survivors", survivors, self.min_survivors, self.clients)
-        if self.local_steps is not None:
-            return GaussianSteps(
-                unit=self.unit,
-                relation=self.relation,
-                rate=self.rate,
-                noise_multiplier=self.noise_multiplier,
-                steps=self.local_steps,
-                person_units=self.person_units,
-            )
-        return self.sum_event(survivors)
-
-    def sum_event(self, survivors: int) -> SkellamRound | DiscreteGaussianRound:
-        """`event` where noise is in shares of a sum.
-
-        Raises:
-            PlanRefused: as for `event`, and with noise "local".
-        """
-        check_int("survivors", survivors, self.min_survivors, self.clients)
-        if self.mechanism not in EVENTS:
-            raise PlanRefused(f"noise {self.noise!r}: a sum has no noise of its own")
-        return EVENTS[self.mechanism](
-            unit=self.unit,
-            relation=self.relation,
-            rate=self.rate,
-            l2=self.l2,
-            l1=self.l1,
-            share_variance=self.share_variance,
-            survivors=survivors,
-            max_colluders=self.max_colluders,
-            clients=self.clients,
-            dimension=self.dimension,
-            person_units=self.person_units,
-            max_participations=self.max_participations,
-        )
+        return event_of(self, survivors)
 
     def worst_event(self) -> SkellamRound | DiscreteGaussianRound | GaussianSteps:
         """The dearest event of this plan: min_survivors contributions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from privacy.accountant import Adversary
+from privacy.local import batch_of
 from privacy.plan import PrivacyPlan
 
 _SAME = (
@@ -34,7 +35,7 @@ def mechanism(plan: PrivacyPlan) -> str:
         f"L2 norm {plan.clip:g}, rounds it to integers of at most {plan.cap} steps per coordinate "
         f"and clips it again to {plan.l2} steps, adds Gaussian noise of variance "
         f"{plan.share_variance:.6g} steps^2, rounded to integers, to their sum, and divides by the "
-        f"public constant {plan.step_divisor:g}; its message is how far {plan.local_steps} such "
+        f"public constant {batch_of(plan):g}; its message is how far {plan.local_steps} such "
         f"steps of size {plan.local_lr:g} took it; the opened sum is divided by "
         f"{plan.clients} clients"
     )

@@ -105,9 +105,7 @@ class TrainingConfig(_Section):
     local_steps: Count | None = Field(
         None, description='noise "local" alone: noisy steps of a client in a round; None: 1'
     )
-    local_lr: Positive | None = Field(
-        None, description='noise "local" alone: their size; None: 1.0'
-    )
+    local_lr: Positive | None = Field(None, description='noise "local" alone: size; None: 1.0')
 
 
 class PrivacyConfig(_Section):

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from privacy.charged import sum_event_of
 from privacy.empirical import (
     count_limits,
     most_alike,
@@ -137,7 +138,7 @@ def norms(subject: Subject) -> Check:
 
 def _charged(subject: Subject) -> SkellamRound | DiscreteGaussianRound:
     """What the ledger is charged for, of the config's own plan."""
-    return subject.parts.plan.sum_event(subject.parts.plan.min_survivors)
+    return sum_event_of(subject.parts.plan, subject.parts.plan.min_survivors)
 
 
 def _moved(plan: PrivacyPlan, rows: NDArray[np.float64]) -> Ints:

@@ -22,6 +22,7 @@ from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processe
 from torch import nn
 
 from privacy.errors import PlanRefused
+from privacy.local import batch_of, message_of
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 
@@ -50,7 +51,7 @@ class IntegerDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no ty
             torch.optim.SGD([params], lr=plan.local_lr),
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.l2 / plan.scale,
-            expected_batch_size=plan.step_divisor,
+            expected_batch_size=batch_of(plan),
         )
         self._plan = plan
         self._noise = noise
@@ -114,4 +115,4 @@ def train_locally(
     for step in range((round_index - 1) * steps + 1, round_index * steps + 1):
         rows = vectors(params.detach().to(torch.float32), step)
         optimiser.take(rows)
-    return plan.message().encode((start - params.detach()).numpy())
+    return message_of(plan).encode((start - params.detach()).numpy())

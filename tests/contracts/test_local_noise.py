@@ -13,6 +13,7 @@ from audit.verify import verify_log
 from crypto.secure_sum import SECURE_SUMS
 from privacy.accountant import Adversary
 from privacy.events import GaussianSteps
+from privacy.local import message_of
 from secure_fedmeta.aggregator import Release
 from secure_fedmeta.meta import LEARNERS
 from tests.secure_fedmeta.federation import Federation
@@ -57,7 +58,7 @@ def test_a_run_is_summed_charged_and_recomputed(
     federation.spy.check_sums()
     assert len(federation.spy.sums) == 2
     # The server subtracts the mean over clients of how far they moved.
-    moved = sum(done.total for _, done in federation.spy.sums) / (4 * plan.message().scale)
+    moved = sum(done.total for _, done in federation.spy.sums) / (4 * message_of(plan).scale)
     found = (before - federation.aggregator.model).numpy()
     np.testing.assert_allclose(found, moved, rtol=1e-4, atol=1e-6)
     assert torch.isfinite(federation.aggregator.model).all()

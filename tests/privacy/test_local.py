@@ -11,11 +11,13 @@ import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
 
 from privacy.accountant import Adversary, spend, spend_with_reference
+from privacy.charged import sum_event_of
 from privacy.compression import Compression
 from privacy.empirical import variance_limits, variance_power
 from privacy.errors import PlanRefused
 from privacy.events import GaussianSteps, Mechanism, event_from_json
 from privacy.gaussian import exact_gaussian_epsilon, figure, replace_one
+from privacy.local import batch_of, message_of
 from privacy.plan import PrivacyPlan
 from privacy.report import budget_report
 from privacy.rng import SecureRandom
@@ -204,8 +206,8 @@ def test_one_step_carries_the_whole_noise_of_the_claim() -> None:
 
 def test_the_divisors_are_public_constants() -> None:
     plan = local(expected_units=37)
-    assert plan.step_divisor == 37 / 10
-    assert plan.divisor == plan.message().scale * 10
+    assert batch_of(plan) == 37 / 10
+    assert plan.divisor == message_of(plan).scale * 10
     total = np.arange(plan.dimension, dtype=np.int64)
     np.testing.assert_array_equal(plan.decode(total, round_index=3), total / plan.divisor)
 
@@ -213,8 +215,8 @@ def test_the_divisors_are_public_constants() -> None:
 def test_a_message_has_room_for_every_step_at_its_bound() -> None:
     """All tasks of a client at the cap in every step, and 11 deviations of noise: not cut off."""
     plan = local(max_units_per_client=10)
-    message = plan.message()
-    unit = 0.3 / (plan.scale * plan.step_divisor)
+    message = message_of(plan)
+    unit = 0.3 / (plan.scale * batch_of(plan))
     spread = unit * math.sqrt(5 * plan.share_variance)
     furthest = unit * 5 * 10 * plan.cap + 11.9 * spread
     moved = np.array([furthest, -furthest, 0.0, spread])
@@ -226,7 +228,7 @@ def test_a_message_has_room_for_every_step_at_its_bound() -> None:
 
 
 def test_a_message_is_cut_off_at_the_cap_whatever_it_holds() -> None:
-    message = local().message()
+    message = message_of(local())
     found = message.encode(np.array([1e300, -1e300, math.inf, -math.inf, math.nan]))
     assert found.dtype == np.int64
     assert found.tolist() == [message.cap, -message.cap, message.cap, -message.cap, 0]
@@ -234,9 +236,9 @@ def test_a_message_is_cut_off_at_the_cap_whatever_it_holds() -> None:
 
 def test_other_plans_have_no_message() -> None:
     with pytest.raises(PlanRefused, match="no steps of their own"):
-        with_noise().message()
+        message_of(with_noise())
     with pytest.raises(PlanRefused, match="no noise of its own"):
-        local().sum_event(9)
+        sum_event_of(local(), 9)
 
 
 def test_noise_of_the_average_does_not_depend_on_the_units_of_messages() -> None:

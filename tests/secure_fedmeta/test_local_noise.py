@@ -18,6 +18,7 @@ from privacy.accountant import Adversary, spend, spend_with_reference
 from privacy.empirical import count_limits, variance_limits, variance_power
 from privacy.errors import PlanRefused
 from privacy.gaussian import _opacus_warnings
+from privacy.local import batch_of, message_of
 from privacy.noise import rounded_gaussian
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
@@ -88,7 +89,7 @@ def test_opacus_epsilon_is_ours_step_by_step_over_all_rounds(rate: float) -> Non
         else:  # the claim is the exact figure, and prv's is above it
             assert row.claimed <= epsilon(prv, plan) < row.claimed + 0.02
     assert prv.history == rdp.history == [(1.5, rate, 6)]
-    assert set(seen) == {(1.5, plan.step_divisor)}
+    assert set(seen) == {(1.5, batch_of(plan))}
 
 
 def test_a_fresh_accountant_per_round_is_caught() -> None:
@@ -218,7 +219,7 @@ def test_the_batch_is_the_constant_and_never_the_count(
         noise=SecureRandom.from_key(KEY),
     )
     expected = 0.3 * tasks * 0.5 / (40 / 10)
-    assert moved[0] / plan.message().scale == pytest.approx(expected, abs=1e-3)
+    assert moved[0] / message_of(plan).scale == pytest.approx(expected, abs=1e-3)
     assert not moved[1:].any()
 
 
@@ -236,7 +237,7 @@ def test_an_empty_draw_is_released_with_noise() -> None:
         hooks=[lambda done: steps.append(done.accumulated_iterations)],
     )
     assert steps == [1, 1, 1]
-    ratio = float(np.square(moved / plan.message().spread).mean())
+    ratio = float(np.square(moved / message_of(plan).spread).mean())
     assert variance_limits(plan.parameters, ALPHA).hold(ratio)
 
 
@@ -279,7 +280,7 @@ def released(plan: PrivacyPlan) -> float:
         round_index=2,
         noise=SecureRandom.from_key(KEY),
     )
-    return float(np.square(moved / plan.message().spread).mean())
+    return float(np.square(moved / message_of(plan).spread).mean())
 
 
 def test_the_noise_of_a_message_is_that_of_all_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +330,7 @@ def test_the_noisy_sum_is_an_integer_of_the_plan_s_steps() -> None:
     made, params = optimiser(plan)
     made.take(np.random.default_rng(0).normal(size=(4, 100)).astype(np.float32))
     assert params.grad is None or not params.grad.any()
-    steps = -params.detach().numpy() / plan.local_lr * plan.step_divisor * plan.scale
+    steps = -params.detach().numpy() / plan.local_lr * batch_of(plan) * plan.scale
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
     assert np.abs(steps).max() > 1000
 
@@ -354,8 +355,8 @@ def test_gradients_are_asked_for_where_the_client_is(monkeypatch: pytest.MonkeyP
     )
     assert [step for step, _ in asked] == [5, 6]
     assert [at for _, at in asked] == pytest.approx([1.0, 0.7], abs=1e-3)
-    assert moved / plan.message().scale == pytest.approx(
-        [0.51, 0.51], abs=1.0 / plan.message().scale
+    assert moved / message_of(plan).scale == pytest.approx(
+        [0.51, 0.51], abs=1.0 / message_of(plan).scale
     )
     assert model.tolist() == [1.0, 1.0]
 

@@ -15,6 +15,7 @@ from crypto.errors import MessageRefused
 from privacy.accountant import Adversary, spend
 from privacy.errors import BudgetExceeded, LedgerUnavailable
 from privacy.ledger import Ledger
+from privacy.local import message_of
 from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.charge import OwnLedger
 from secure_fedmeta.client import Client
@@ -284,7 +285,7 @@ def test_two_clients_never_share_noise(tmp_path: Path) -> None:
 def test_messages_fit_the_ring_with_room(tmp_path: Path) -> None:
     federation = Federation(tmp_path, FULL)
     federation.round(1)
-    cap = federation.plan.message().cap
+    cap = message_of(federation.plan).cap
     assert all(np.abs(v).max() <= cap for v in federation.spy.vectors.values())
     assert 4 * cap < 2 ** (federation.parts.ring.bits - 1)
 
