@@ -91,9 +91,7 @@ class ServerConfig(_Section):
 
     optimiser: str = "adam"
     lr: Positive = 0.05
-    average_from: Count | None = Field(
-        None, description="first round whose iterate is averaged; None keeps the last iterate"
-    )
+    average_from: Count | None = Field(None, description="first averaged round; None: last iterate")
 
 
 class TrainingConfig(_Section):
@@ -102,10 +100,8 @@ class TrainingConfig(_Section):
     rounds: Count = 20
     evaluate_every: Count = Field(5, description="rounds between two held-out evaluations")
     on_abort: Literal["continue", "stop"] = "continue"
-    local_steps: Count | None = Field(
-        None, description='noise "local" alone: noisy steps of a client in a round; None: 1'
-    )
-    local_lr: Positive | None = Field(None, description='noise "local" alone: size; None: 1.0')
+    local_steps: Count | None = Field(None, description='steps of noise "local"; None: 1')
+    local_lr: Positive | None = Field(None, description="size of such a step; None: 1.0")
 
 
 class PrivacyConfig(_Section):
