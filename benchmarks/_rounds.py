@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from crypto.keys import Identity, Member, Roster
 from crypto.ring import Ring
-from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready, Sharing, Terms
+from crypto.secure_sum import (
+    SECURE_SUMS,
+    ClientSeat,
+    Done,
+    Outgoing,
+    Ready,
+    Sharing,
+    Terms,
+    VectorSource,
+)
 
 Vector = NDArray[np.int64]
 
@@ -96,6 +105,16 @@ class Federation:
         )
         return cls(aggregator, keys, terms)
 
+    def seat(self, client: int, vector: VectorSource) -> ClientSeat:
+        """The seat of a client, with randomness of the operating system."""
+        return ClientSeat(
+            index=client,
+            identity=self.clients[client],
+            rand=os.urandom,
+            intent_check=logged,
+            vector=vector,
+        )
+
 
 def logged(evidence: bytes, survivors: int) -> bytes:
     """Checking an intent is the business of a log, which is not part of this."""
@@ -128,18 +147,11 @@ def masked_round(
         return vector
 
     begun = time.perf_counter()
-    aggregator = protocol.aggregator(terms, identity=federation.aggregator)
+    aggregator = protocol.aggregator(terms, federation.aggregator)
     parties = {}
-    for k, identity in federation.clients.items():
+    for k in federation.clients:
         start = time.perf_counter()
-        parties[k] = protocol.client(
-            terms,
-            index=k,
-            identity=identity,
-            vector=source(k),
-            rand=os.urandom,
-            intent_check=logged,
-        )
+        parties[k] = protocol.client(terms, federation.seat(k, source(k)))
         spent[k] += time.perf_counter() - start
     step: Outgoing | Ready | Done = aggregator.begin()
     while not isinstance(step, Done):

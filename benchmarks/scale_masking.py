@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._common import arguments, machine, report, versions
-from benchmarks._rounds import Federation, logged
+from benchmarks._rounds import Federation
 from crypto.ring import Ring
 from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready, Sharing, Terms
 
@@ -57,22 +57,16 @@ class Shard:
 
     def step(self, client: int, request: bytes) -> tuple[bytes, float]:
         """A client's answer, and the processor time that it took, in seconds, but for saving."""
-        given: dict[str, Any] = {
-            "index": client,
-            "identity": self._federation.clients[client],
-            "vector": lambda: vector_of(client, self._seed),
-            "rand": os.urandom,
-            "intent_check": logged,
-        }
+        seat = self._federation.seat(client, lambda: vector_of(client, self._seed))
         masking, terms = SECURE_SUMS["masking"], self._federation.terms
         if client in self._saved:
             place, size = self._saved[client]
             self._file.seek(place)
-            party = masking.restore_client(terms, **given, state=self._file.read(size))
+            party = masking.restore_client(terms, seat, self._file.read(size))
             begun = time.process_time()
         else:
             begun = time.process_time()
-            party = masking.client(terms, **given)
+            party = masking.client(terms, seat)
         answer = party.step(request)
         seconds = time.process_time() - begun
         place = self._file.seek(0, os.SEEK_END)
@@ -206,7 +200,7 @@ class _Drive:
     ) -> None:
         terms: Terms = federation.terms
         self._terms, self._gone, self._pools = terms, gone, pools
-        self._aggregator = SECURE_SUMS["masking"].aggregator(terms, identity=federation.aggregator)
+        self._aggregator = SECURE_SUMS["masking"].aggregator(terms, federation.aggregator)
         self.spent = dict.fromkeys(terms.cohort, 0.0)
         self.traffic = dict.fromkeys(terms.cohort, 0)
         self.aggregator_seconds = 0.0

@@ -12,7 +12,7 @@ from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
 from crypto.errors import KeyRefused, OutOfOrder, SumAborted
 from crypto.inbox import Inbox
 from crypto.keys import KEY_BYTES, Identity
-from crypto.protocol import Outgoing, Ready
+from crypto.machines import Outgoing, Ready
 from crypto.saved_state import begin_state, reading_state
 from crypto.terms import Terms
 
@@ -56,7 +56,7 @@ class AggregatorAttempt(ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, terms: Terms, *, identity: Identity) -> None:
+    def __init__(self, terms: Terms, identity: Identity) -> None:
         self._terms = terms
         self._identity = identity
         self._context = terms.ctx1
@@ -80,9 +80,9 @@ class AggregatorAttempt(ABC):
         return writer.done()
 
     @classmethod
-    def restored(cls, terms: Terms, *, identity: Identity, state: bytes) -> Self:
+    def restored(cls, terms: Terms, identity: Identity, state: bytes) -> Self:
         """The aggregator that `save` was called on; see SecureSum.restore_aggregator."""
-        attempt = cls(terms, identity=identity)
+        attempt = cls(terms, identity)
         with reading_state(state, cls.kind, terms, AGGREGATOR) as reader:
             attempt._ready, attempt._over = reader.flag(), reader.flag()
             attempt._survivors = reader.indices()

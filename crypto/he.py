@@ -11,30 +11,19 @@ encrypts or decrypts.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from crypto.codec import MAX_U32
-from crypto.envelope import AGGREGATOR, Heading, Step, unseal
+from crypto.envelope import Step
 from crypto.errors import TermsRefused
 from crypto.he_aggregator import HeAggregator
 from crypto.he_parameters import choose
-from crypto.keys import Identity, Rand
-from crypto.protocol import (
-    Capabilities,
-    IntentCheck,
-    SumAggregator,
-    SumClient,
-    SumOfficer,
-    VectorSource,
-    check_aggregator,
-    check_client,
-    check_cohort,
-    check_officer,
-    check_survivors,
-)
-from crypto.terms import Committee, Sharing, Terms
+from crypto.he_sum import CURIOUS_CLIENTS, EncryptedSum
+from crypto.protocol import Capabilities
+from crypto.terms import Committee, Terms
 
-_FRAMING: Final = 256  # bytes around an upload, more than its envelope and length take
+if TYPE_CHECKING:
+    from crypto.he_client import HeClient
+    from crypto.he_officer import HeOfficer
 
 _NOTES: Final = (
     (
@@ -42,11 +31,7 @@ _NOTES: Final = (
         " itself: trust it as you would a server that gets them in clear. Neither the aggregator"
         " nor a client may run it or work with it."
     ),
-    (
-        "Every client is assumed to follow the protocol. One that adds (0, k q/t) to its ciphertext"
-        " and sees the sum reads the secret key in it, and with it the uploads it can get hold of;"
-        " it can also choose the sum. So max_colluders must be 0."
-    ),
+    CURIOUS_CLIENTS,
     (
         "The officer checks the signatures of the uploads and how many there are, and opens only"
         " what was logged as it is opened: it sees the intent in the signed log of the run. Clients"
@@ -59,40 +44,25 @@ _NOTES: Final = (
 )
 
 
-class Homomorphic:
+class Homomorphic(EncryptedSum):
     """BFV with one officer that holds the key; see SecureSum."""
 
-    name: Final = "he"
+    name = "he"
+    key_step = Step.HE_KEY
+    input_step = Step.HE_INPUT
 
     def check(self, terms: Terms) -> None:
-        """Refuse colluders, other than one officer, and sums without exact parameters.
+        """Refuse what EncryptedSum refuses, and other than one officer.
 
         Raises:
             TermsRefused: naming the value and what is allowed.
         """
-        if terms.max_colluders:
-            raise TermsRefused(
-                f"max_colluders is {terms.max_colluders}; allowed: 0. A client that deviates can"
-                " read the officer's key in the sum: 'he' withstands curious clients only"
-            )
-        check_cohort(terms)
-        check_survivors(terms)
+        super().check(terms)
         if len(terms.roster.officers) != 1:
             raise TermsRefused(
                 f"the roster names {len(terms.roster.officers)} officers; allowed: 1, which holds"
                 " the key"
             )
-        uploads = len(terms.cohort) * (choose(terms).upload_bytes + _FRAMING)
-        if uploads > MAX_U32:
-            raise TermsRefused(
-                f"the uploads of a round are {uploads} bytes; allowed: {MAX_U32}, since the officer"
-                " gets all of them in one message. Take fewer values or clients"
-            )
-
-    def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
-        """No secret is shared: min_survivors alone decides how few vectors may be opened."""
-        del clients, max_colluders, min_survivors
-        return Sharing(degree=0, threshold=1)
 
     def capabilities(self) -> Capabilities:
         """What one key holder and encryption alone withstand."""
@@ -115,91 +85,18 @@ class Homomorphic:
         del members, threshold
         return Committee(members=1, threshold=1)
 
-    def client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumClient:
-        """A client of the attempt; SEAL draws its own randomness, see he_seal. See SecureSum."""
+    def client_class(self) -> type[HeClient]:
+        """Clients, with SEAL, which draws its own randomness; see he_seal."""
         from crypto.he_client import HeClient
 
-        self.check(terms)
-        check_client(terms, index, identity)
-        return HeClient(terms, index=index, identity=identity, vector=vector)
+        return HeClient
 
-    def officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumOfficer:
-        """The decryptor of the attempt; SEAL draws its own randomness. See SecureSum."""
+    def officer_class(self) -> type[HeOfficer]:
+        """The decryptor, with SEAL, which draws its own randomness; see he_seal."""
         from crypto.he_officer import HeOfficer
 
-        self.check(terms)
-        check_officer(terms, index, identity)
-        return HeOfficer(terms, index=index, identity=identity, intent_check=intent_check)
+        return HeOfficer
 
-    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
-        """The aggregator of the attempt; see SecureSum."""
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return HeAggregator(terms, identity=identity)
-
-    def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
-        """See SecureSum.check_invitation."""
-        step = Step.HE_INPUT if index in terms.cohort else Step.HE_KEY
-        unseal(message, Heading(step, AGGREGATOR, index, terms.ctx1), terms.roster)
-
-    def restore_client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumClient:
-        """A client that goes on; see SecureSum."""
-        from crypto.he_client import HeClient
-
-        self.check(terms)
-        check_client(terms, index, identity)
-        return HeClient.restored(terms, index=index, identity=identity, vector=vector, state=state)
-
-    def restore_officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumOfficer:
-        """A decryptor that goes on, with its key; see SecureSum."""
-        from crypto.he_officer import HeOfficer
-
-        self.check(terms)
-        check_officer(terms, index, identity)
-        return HeOfficer.restored(
-            terms, index=index, identity=identity, intent_check=intent_check, state=state
-        )
-
-    def restore_aggregator(
-        self, terms: Terms, *, identity: Identity, state: bytes
-    ) -> SumAggregator:
-        """An aggregator that goes on; see SecureSum."""
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return HeAggregator.restored(terms, identity=identity, state=state)
+    def aggregator_class(self) -> type[HeAggregator]:
+        """Aggregators, without SEAL."""
+        return HeAggregator

@@ -21,7 +21,7 @@ from crypto.he_messages import (
 )
 from crypto.he_parameters import choose
 from crypto.keys import Identity
-from crypto.protocol import Done, Outgoing, Ready
+from crypto.machines import Done, Outgoing, Ready
 from crypto.terms import Terms
 
 
@@ -33,8 +33,8 @@ class HeAggregator(AggregatorAttempt):
 
     kind = "he aggregator"
 
-    def __init__(self, terms: Terms, *, identity: Identity) -> None:
-        super().__init__(terms, identity=identity)
+    def __init__(self, terms: Terms, identity: Identity) -> None:
+        super().__init__(terms, identity)
         self._parameters = choose(terms)
         (self._officer,) = terms.roster.officer_indices
         self._signed_key = b""

@@ -8,11 +8,10 @@ answer, were it only that a sum cannot be decrypted, would tell about the key.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.codec import Reader, Writer
 from crypto.envelope import (
     AGGREGATOR,
     CONTEXT_BYTES,
@@ -37,26 +36,20 @@ from crypto.he_pool import decrypt_all
 from crypto.he_seal import KeyPair, SecretKey, scheme_for
 from crypto.he_uploads import senders_of, sum_of
 from crypto.inbox import read_step
-from crypto.keys import Identity
-from crypto.protocol import IntentCheck, check_intent
-from crypto.saved_state import begin_state, reading_state
+from crypto.machines import Seat, check_intent
+from crypto.party import PartyAttempt
 from crypto.terms import Terms
-
-_KIND: Final = "he officer"
 
 Words = NDArray[np.uint64]
 
 
-class HeOfficer:
-    """The officer in one attempt; see SumOfficer. Terms and identity are checked by the caller."""
+class HeOfficer(PartyAttempt[Seat]):
+    """The officer in one attempt; see SumOfficer."""
 
-    def __init__(
-        self, terms: Terms, *, index: int, identity: Identity, intent_check: IntentCheck
-    ) -> None:
-        self._terms = terms
-        self._index = index
-        self._identity = identity
-        self._intent_check = intent_check
+    kind = "he officer"
+
+    def __init__(self, terms: Terms, seat: Seat) -> None:
+        super().__init__(terms, seat)
         self._parameters = choose(terms)
         self._keys: SecretKey | None = None
         self._context = terms.ctx1
@@ -66,39 +59,23 @@ class HeOfficer:
         due = "finished" if self._due is None else self._due.label
         return f"HeOfficer(index={self._index}, due={due!r}, redacted)"
 
-    def save(self) -> bytes:
-        """The secret key among what it needs; see SumOfficer.save."""
-        writer = begin_state(_KIND, self._terms, self._index).fixed(self._context, CONTEXT_BYTES)
-        writer.flag(self._due is not None)
+    def _write(self, writer: Writer) -> None:
+        writer.fixed(self._context, CONTEXT_BYTES).flag(self._due is not None)
         if self._due is not None:
             writer.u8(self._due)
         writer.flag(self._keys is not None)
         if self._keys is not None:
             writer.sized(self._keys.reveal())
-        return writer.done()
 
-    @classmethod
-    def restored(
-        cls,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> HeOfficer:
-        """The officer that `save` was called on; see SecureSum.restore_officer."""
-        officer = cls(terms, index=index, identity=identity, intent_check=intent_check)
-        with reading_state(state, _KIND, terms, index) as reader:
-            officer._context = reader.fixed(CONTEXT_BYTES)
-            officer._due = read_step(reader) if reader.flag() else None
-            if reader.flag():
-                scheme = scheme_for(officer._parameters)
-                officer._keys = SecretKey.from_bytes(scheme, reader.sized_view())
-        return officer
+    def _read(self, reader: Reader) -> None:
+        self._context = reader.fixed(CONTEXT_BYTES)
+        self._due = read_step(reader) if reader.flag() else None
+        if reader.flag():
+            scheme = scheme_for(self._parameters)
+            self._keys = SecretKey.from_bytes(scheme, reader.sized_view())
 
     def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message; see SumOfficer.step.
+        """Answer the aggregator's message; see SumParty.step.
 
         Raises:
             SumAborted: the sum does not decrypt to vectors of these terms; the key is gone.

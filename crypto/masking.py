@@ -55,22 +55,11 @@ from __future__ import annotations
 from typing import Final
 
 from crypto.envelope import AGGREGATOR, Heading, Step, unseal
-from crypto.errors import TermsRefused
-from crypto.keys import Identity, Rand
 from crypto.masking_aggregator import MaskingAggregator
 from crypto.masking_client import MaskingClient
-from crypto.protocol import (
-    Capabilities,
-    IntentCheck,
-    SumAggregator,
-    SumClient,
-    SumOfficer,
-    VectorSource,
-    check_aggregator,
-    check_client,
-)
+from crypto.protocol import Capabilities, SecureSum
 from crypto.sharing import check_sharing, choose_sharing
-from crypto.terms import Committee, Sharing, Terms
+from crypto.terms import Sharing, Terms
 
 _NOTES: Final = (
     (
@@ -111,10 +100,10 @@ _NOTES: Final = (
 )
 
 
-class Masking:
+class Masking(SecureSum):
     """Double masking on a complete graph or a ring; see SecureSum."""
 
-    name: Final = "masking"
+    name = "masking"
 
     def check(self, terms: Terms) -> None:
         """Refuse fewer than 3 clients and unsafe graphs and thresholds; see check_sharing."""
@@ -139,96 +128,14 @@ class Masking:
         """The packed residues. See SecureSum."""
         return terms.ring.packed_size(terms.length)
 
-    def committee(self, members: int, threshold: int) -> Committee:
-        """None: no party holds a key that opens anything."""
-        del members, threshold
-        return Committee(members=0, threshold=0)
-
-    def client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumClient:
-        """A client of the attempt with fresh secrets; see SecureSum."""
-        self.check(terms)
-        check_client(terms, index, identity)
-        return MaskingClient(
-            terms,
-            index=index,
-            identity=identity,
-            vector=vector,
-            rand=rand,
-            intent_check=intent_check,
-        )
-
-    def officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumOfficer:
-        """Refuse: there are no officers. See SecureSum."""
-        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
-
-    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
-        """The aggregator of the attempt; see SecureSum."""
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return MaskingAggregator(terms, identity=identity)
-
     def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
         """See SecureSum.check_invitation."""
         unseal(message, Heading(Step.ADVERTISE, AGGREGATOR, index, terms.ctx1), terms.roster)
 
-    def restore_client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumClient:
-        """A client that goes on, with its secrets; see SecureSum."""
-        self.check(terms)
-        check_client(terms, index, identity)
-        return MaskingClient.restored(
-            terms,
-            index=index,
-            identity=identity,
-            vector=vector,
-            rand=rand,
-            intent_check=intent_check,
-            state=state,
-        )
+    def client_class(self) -> type[MaskingClient]:
+        """Clients; see SecureSum."""
+        return MaskingClient
 
-    def restore_officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumOfficer:
-        """Refuse: there are no officers. See SecureSum."""
-        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
-
-    def restore_aggregator(
-        self, terms: Terms, *, identity: Identity, state: bytes
-    ) -> SumAggregator:
-        """An aggregator that goes on; see SecureSum."""
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return MaskingAggregator.restored(terms, identity=identity, state=state)
+    def aggregator_class(self) -> type[MaskingAggregator]:
+        """Aggregators; see SecureSum."""
+        return MaskingAggregator

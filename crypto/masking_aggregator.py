@@ -13,6 +13,7 @@ from crypto.envelope import CONTEXT_BYTES, EVERYBODY, Heading, Step, unseal
 from crypto.errors import KeyRefused, Malformed, OutOfOrder
 from crypto.hybrid import CIPHERTEXT_BYTES, check_hybrid_key
 from crypto.keys import KEY_BYTES, Identity
+from crypto.machines import Done, Outgoing, Ready
 from crypto.masking_graph import HASH_BYTES, AdvertTree, Graph, advert_leaf
 from crypto.masking_keys import (
     ESCROW_BYTES,
@@ -43,7 +44,6 @@ from crypto.masking_messages import (
 from crypto.masking_recovery import recover
 from crypto.packing import unpack_bits
 from crypto.prg import add_stream, subtract_stream
-from crypto.protocol import Done, Outgoing, Ready
 from crypto.terms import Terms
 
 
@@ -58,8 +58,8 @@ class MaskingAggregator(AggregatorAttempt):
 
     kind = "masking aggregator"
 
-    def __init__(self, terms: Terms, *, identity: Identity) -> None:
-        super().__init__(terms, identity=identity)
+    def __init__(self, terms: Terms, identity: Identity) -> None:
+        super().__init__(terms, identity)
         self._adverts: dict[int, Advert] = {}
         self._signed_adverts: dict[int, bytes] = {}
         self._graph: Graph | None = None

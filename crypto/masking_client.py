@@ -8,10 +8,9 @@ go when no later step needs them: with them and recorded traffic a vector could 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from crypto.channel import Channel
-from crypto.codec import Reader
+from crypto.codec import Reader, Writer
 from crypto.envelope import (
     AGGREGATOR,
     CONTEXT_BYTES,
@@ -22,9 +21,10 @@ from crypto.envelope import (
     seal,
     unseal,
 )
-from crypto.errors import Malformed, OutOfOrder, RingRefused
+from crypto.errors import Malformed, OutOfOrder
 from crypto.inbox import read_step
-from crypto.keys import KEY_BYTES, Identity, Rand
+from crypto.keys import KEY_BYTES
+from crypto.machines import ClientSeat, check_intent
 from crypto.masking_graph import HASH_BYTES, Graph, advert_leaf, root_of
 from crypto.masking_keys import (
     Advert,
@@ -47,34 +47,19 @@ from crypto.masking_messages import (
     encode_masked_input,
     encode_unmask_answer,
 )
+from crypto.party import ClientAttempt
 from crypto.prg import add_stream, subtract_stream
-from crypto.protocol import IntentCheck, VectorSource, check_intent
-from crypto.saved_state import begin_state, reading_state
 from crypto.shamir import split
 from crypto.terms import Terms
 
-_KIND: Final = "masking client"
 
+class MaskingClient(ClientAttempt):
+    """One client in one attempt; see SumClient."""
 
-class MaskingClient:
-    """One client in one attempt; see SumClient. Terms and identity are checked by the caller."""
+    kind = "masking client"
 
-    def __init__(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> None:
-        self._terms = terms
-        self._index = index
-        self._identity = identity
-        self._vector = vector
-        self._rand = rand
-        self._intent_check = intent_check
+    def __init__(self, terms: Terms, seat: ClientSeat) -> None:
+        super().__init__(terms, seat)
         self._secrets: ClientSecrets | None = None
         self._graph: Graph | None = None
         self._adverts: dict[int, Advert] = {}
@@ -90,10 +75,9 @@ class MaskingClient:
         due = "finished" if self._due is None else self._due.label
         return f"MaskingClient(index={self._index}, due={due!r}, redacted)"
 
-    def save(self) -> bytes:
-        """Seeds until the vector is masked, then the shares dealt to it; see SumClient.save."""
-        writer = begin_state(_KIND, self._terms, self._index).fixed(self._context, CONTEXT_BYTES)
-        writer.flag(self._due is not None)
+    def _write(self, writer: Writer) -> None:
+        """Seeds until the vector is masked, then the shares dealt to this client."""
+        writer.fixed(self._context, CONTEXT_BYTES).flag(self._due is not None)
         if self._due is not None:
             writer.u8(self._due)
         writer.flag(self._secrets is not None)
@@ -107,32 +91,6 @@ class MaskingClient:
         writer.indices(self._delivered).bundle(self._streams)
         writer.bundle({dealer: shares.encode() for dealer, shares in self._shares.items()})
         writer.sized(b"" if self._opening is None else self._opening.encode())
-        return writer.done()
-
-    @classmethod
-    def restored(
-        cls,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> MaskingClient:
-        """The client that `save` was called on; see SecureSum.restore_client."""
-        client = cls(
-            terms,
-            index=index,
-            identity=identity,
-            vector=vector,
-            rand=rand,
-            intent_check=intent_check,
-        )
-        with reading_state(state, _KIND, terms, index) as reader:
-            client._read(reader)
-        return client
 
     def _read(self, reader: Reader) -> None:
         self._context = reader.fixed(CONTEXT_BYTES)
@@ -153,7 +111,7 @@ class MaskingClient:
             self._channel = open_channel(self._context, self._own_secrets().channel, self._index)
 
     def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message; see SumClient.step."""
+        """Answer the aggregator's message; see SumParty.step."""
         if self._due is None:
             raise OutOfOrder(f"client {self._index} has answered its last step")
         due = self._due
@@ -307,10 +265,7 @@ class MaskingClient:
 
     def _masked_vector(self, own_key: bytes, stream_keys: dict[int, bytes]) -> bytes:
         ring = self._terms.ring
-        vector = self._vector()
-        if vector.shape != (self._terms.length,):
-            raise RingRefused(f"vector of shape {vector.shape}; allowed: ({self._terms.length},)")
-        total = ring.encode(vector).astype(ring.lane)
+        total = ring.encode(self._take_vector()).astype(ring.lane)
         add_stream(total, own_key)
         for peer, key in stream_keys.items():
             (add_stream if peer > self._index else subtract_stream)(total, key)

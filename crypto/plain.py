@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,70 +10,28 @@ from crypto.attempt import AggregatorAttempt, Reader
 from crypto.codec import Reader as StateReader
 from crypto.codec import Writer
 from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
-from crypto.errors import Malformed, OutOfOrder, RingRefused, TermsRefused
-from crypto.keys import Identity, Rand
-from crypto.protocol import (
-    Capabilities,
-    Done,
-    IntentCheck,
-    Outgoing,
-    Ready,
-    SumAggregator,
-    SumClient,
-    SumOfficer,
-    VectorSource,
-    check_aggregator,
-    check_client,
-)
-from crypto.saved_state import begin_state, reading_state
+from crypto.errors import Malformed
+from crypto.keys import Identity
+from crypto.machines import Done, Outgoing, Ready
+from crypto.party import OneAnswerClient, Vector
+from crypto.protocol import Capabilities, SecureSum
 from crypto.sharing import check_sharing, choose_sharing
-from crypto.terms import Committee, Sharing, Terms
-
-_CLIENT: Final = "plain client"
+from crypto.terms import Sharing, Terms
 
 
-class PlainClient:
+class PlainClient(OneAnswerClient):
     """Sends its vector in clear, once; see SumClient."""
 
-    def __init__(
-        self, terms: Terms, *, index: int, identity: Identity, vector: VectorSource
-    ) -> None:
-        self._terms = terms
-        self._index = index
-        self._identity = identity
-        self._vector = vector
-        self._answered = False
+    kind = "plain client"
 
-    def __repr__(self) -> str:
-        return f"PlainClient(index={self._index}, redacted)"
+    def _checked(self, message: bytes) -> Callable[[Vector], bytes]:
+        _check_invitation(self._terms, self._index, message)
+        return self._in_clear
 
-    def save(self) -> bytes:
-        """Whether it has answered; see SumClient.save."""
-        return begin_state(_CLIENT, self._terms, self._index).flag(self._answered).done()
-
-    @classmethod
-    def restored(
-        cls, terms: Terms, *, index: int, identity: Identity, vector: VectorSource, state: bytes
-    ) -> PlainClient:
-        """The client that `save` was called on; see SecureSum.restore_client."""
-        client = cls(terms, index=index, identity=identity, vector=vector)
-        with reading_state(state, _CLIENT, terms, index) as reader:
-            client._answered = reader.flag()
-        return client
-
-    def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message; see SumClient.step."""
-        if self._answered:
-            raise OutOfOrder(f"client {self._index} has answered its last step")
-        terms, step = self._terms, Step.PLAIN_INPUT
-        _check_invitation(terms, self._index, message)
-        self._answered = True
-        vector = self._vector()
-        if vector.shape != (terms.length,):
-            raise RingRefused(f"vector of shape {vector.shape}; allowed: ({terms.length},)")
-        payload = terms.ring.pack(terms.ring.encode(vector))
-        heading = Heading(step, self._index, AGGREGATOR, _context(terms))
-        return seal(self._identity, heading, payload)
+    def _in_clear(self, vector: Vector) -> bytes:
+        ring = self._terms.ring
+        heading = Heading(Step.PLAIN_INPUT, self._index, AGGREGATOR, _context(self._terms))
+        return seal(self._identity, heading, ring.pack(ring.encode(vector)))
 
 
 class PlainAggregator(AggregatorAttempt):
@@ -81,8 +39,8 @@ class PlainAggregator(AggregatorAttempt):
 
     kind = "plain aggregator"
 
-    def __init__(self, terms: Terms, *, identity: Identity) -> None:
-        super().__init__(terms, identity=identity)
+    def __init__(self, terms: Terms, identity: Identity) -> None:
+        super().__init__(terms, identity)
         self._context = _context(terms)
         self._authorised = False
         self._total = np.zeros(terms.length, dtype=np.uint64)
@@ -129,10 +87,10 @@ class PlainAggregator(AggregatorAttempt):
         self._total[:] = 0
 
 
-class Plain:
+class Plain(SecureSum):
     """The sum in clear, under the same terms and signatures; see SecureSum."""
 
-    name: Final = "plain"
+    name = "plain"
 
     def check(self, terms: Terms) -> None:
         """Refuse what every secure sum refuses, so that terms can be tried out in clear."""
@@ -157,86 +115,17 @@ class Plain:
         """The packed residues. See SecureSum."""
         return terms.ring.packed_size(terms.length)
 
-    def committee(self, members: int, threshold: int) -> Committee:
-        """None: no party holds a key that opens anything."""
-        del members, threshold
-        return Committee(members=0, threshold=0)
-
-    def client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumClient:
-        """A client of the attempt; it draws nothing and opens nothing. See SecureSum."""
-        self.check(terms)
-        check_client(terms, index, identity)
-        return PlainClient(terms, index=index, identity=identity, vector=vector)
-
-    def officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumOfficer:
-        """Refuse: there are no officers. See SecureSum."""
-        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
-
-    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
-        """The aggregator of the attempt; see SecureSum."""
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return PlainAggregator(terms, identity=identity)
-
     def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
         """See SecureSum.check_invitation."""
         _check_invitation(terms, index, message)
 
-    def restore_client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumClient:
-        """A client that goes on; see SecureSum."""
-        self.check(terms)
-        check_client(terms, index, identity)
-        return PlainClient.restored(
-            terms, index=index, identity=identity, vector=vector, state=state
-        )
+    def client_class(self) -> type[PlainClient]:
+        """Clients; see SecureSum."""
+        return PlainClient
 
-    def restore_officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumOfficer:
-        """Refuse: there are no officers. See SecureSum."""
-        raise TermsRefused(f"officer {index} of {self.name!r}, which has no officers")
-
-    def restore_aggregator(
-        self, terms: Terms, *, identity: Identity, state: bytes
-    ) -> SumAggregator:
-        """An aggregator that goes on; see SecureSum."""
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return PlainAggregator.restored(terms, identity=identity, state=state)
+    def aggregator_class(self) -> type[PlainAggregator]:
+        """Aggregators; see SecureSum."""
+        return PlainAggregator
 
 
 def _context(terms: Terms) -> bytes:

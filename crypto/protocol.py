@@ -1,39 +1,20 @@
-"""The interface of a secure sum: sans-I/O state machines, messages as bytes between them.
+"""What a secure sum is as a protocol: what it promises, and the classes of its parties.
 
-A driver carries messages and decides when to stop waiting; it can lose, repeat, delay or forge
-them without ever getting a wrong sum:
-
-    outgoing = aggregator.begin()
-    loop: deliver outgoing.messages, hand every reply to aggregator.receive (MessageRefused: count
-          and go on), call aggregator.advance() when all have answered or time is up:
-          Outgoing: deliver again; Ready: make the intent durable, then deliver
-          aggregator.authorise(digest of the intent, evidence for it); Done: the sum.
-
-Messages go to clients and, in protocols that have them, to officers, who hold decryption keys and
-no vector: for a driver an officer is one more party that answers.
+That the terms keep the promises, and that whoever takes part is in the roster with its own key, is
+checked here alone, before a party is made or restored. The parties are those of crypto.machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from crypto.errors import Malformed, TermsRefused
-from crypto.keys import Identity, Rand
+from crypto.errors import TermsRefused
+from crypto.keys import Identity
+from crypto.machines import ClientSeat, Seat, SumAggregator, SumClient, SumOfficer
 from crypto.terms import Committee, Sharing, Terms
 
-VectorSource = Callable[[], NDArray[np.int64]]
-IntentCheck = Callable[[bytes, int], bytes]
-"""(evidence, survivors) -> digest of the logged intent that it shows, 32 bytes.
-
-How an intent is logged is not this package's business: a party brings the check with it. It raises
-Malformed, with the reason, unless the evidence shows an intent to open, in this very attempt and
-under the party's own terms, a sum of so many vectors.
-"""
 Behaviour = Literal["honest-but-curious", "malicious"]
 
 
@@ -62,161 +43,67 @@ class Capabilities:
         return {**asdict(self), "notes": list(self.notes)}
 
 
-@dataclass(frozen=True)
-class Outgoing:
-    """Messages to deliver, keyed by roster index of the client or officer."""
-
-    messages: Mapping[int, bytes]
+Brought = TypeVar("Brought", contravariant=True)
+Machine = TypeVar("Machine", covariant=True)
 
 
-@dataclass(frozen=True)
-class Ready:
-    """All inputs are in and nothing is opened: the moment to make the intent durable.
+class MachineClass(Protocol[Brought, Machine]):
+    """The class of a protocol's clients, officers or aggregators.
 
-    Attributes:
-        survivors: clients whose vectors will be in the sum, increasing.
-        dropped: clients that fell silent, with the step at which they did.
-        rejected: clients whose only answers were refused, with the reason of the last one.
+    Its callers have checked the terms, and what the party brings against the roster.
     """
 
-    survivors: tuple[int, ...]
-    dropped: Mapping[int, str]
-    rejected: Mapping[int, str]
+    def __call__(self, terms: Terms, brought: Brought, /) -> Machine:
+        """A party of the attempt."""
+        ...
+
+    def restored(self, terms: Terms, brought: Brought, state: bytes, /) -> Machine:
+        """The party that `state` was saved of.
+
+        Raises:
+            StateRefused: see SecureSum.restore_client.
+        """
+        ...
 
 
-@dataclass(frozen=True)
-class Done:
-    """The sum.
+class SecureSum(ABC):
+    """A protocol that adds integer vectors; a new one is one file and one registry line.
+
+    Of every party that is made or restored, it is checked first that the terms keep the promises,
+    and that the party is in the roster with this key.
 
     Attributes:
-        total: centred integers, [length] int64: the exact sum of the contributors' vectors.
-        contributors: clients whose vectors are in it, increasing.
-        unchecked: officers each of which could have changed the sum by itself without being
-            noticed, increasing; none where no officer opens it.
+        name: in configurations and logs.
     """
 
-    total: NDArray[np.int64]
-    contributors: tuple[int, ...]
-    unchecked: tuple[int, ...]
+    name: ClassVar[str]
 
-
-class SumClient(Protocol):
-    """One client in one attempt. Every step is answered at most once."""
-
-    def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message.
-
-        Raises:
-            MessageRefused: the message, or what it asks for, breaks this client's own terms;
-                nothing changed and nothing was revealed.
-            OutOfOrder: this client has answered its last step.
-        """
-        ...
-
-    def save(self) -> bytes:
-        """Everything needed to go on in another process, with its secrets in clear.
-
-        To be sealed before it leaves memory (see sealed_state), and durable before the answer to
-        the last message is sent: an answer given twice, from two states, can reveal a vector.
-        """
-        ...
-
-
-class SumOfficer(Protocol):
-    """One officer in one attempt: it holds a key, checks what it opens, and knows no vector."""
-
-    def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message.
-
-        Raises:
-            MessageRefused: the message, or what it asks for, breaks this officer's own terms;
-                nothing changed and nothing was revealed.
-            OutOfOrder: this officer has answered its last step.
-        """
-        ...
-
-    def save(self) -> bytes:
-        """Everything needed to go on, keys in clear; see SumClient.save."""
-        ...
-
-
-class SumAggregator(Protocol):
-    """The aggregator in one attempt."""
-
-    @property
-    def expecting(self) -> frozenset[int]:
-        """Clients and officers not yet heard in this step."""
-        ...
-
-    def begin(self) -> Outgoing:
-        """Open the attempt."""
-        ...
-
-    def receive(self, sender: int, message: bytes) -> None:
-        """Take in an answer.
-
-        Raises:
-            MessageRefused: it changes nothing; a good answer may still follow.
-        """
-        ...
-
-    def advance(self) -> Outgoing | Ready | Done:
-        """Close the step with what has arrived.
-
-        Raises:
-            SumAborted: too few answers are left; the attempt is over.
-            OutOfOrder: the attempt has not begun, waits for authorise, or is over.
-        """
-        ...
-
-    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
-        """Open the sum: only after Ready.
-
-        Args:
-            intent: digest of the logged intent, 32 bytes, that every request is bound to.
-            evidence: shows whoever is asked to open that it was logged; see IntentCheck.
-        """
-        ...
-
-    def save(self) -> bytes:
-        """Everything needed to go on; see SumClient.save. It holds no client's secret."""
-        ...
-
-
-class SecureSum(Protocol):
-    """A protocol that adds integer vectors; a new one is one file and one registry line."""
-
-    @property
-    def name(self) -> str:
-        """Name in configurations and logs."""
-        ...
-
+    @abstractmethod
     def check(self, terms: Terms) -> None:
         """Refuse terms under which the protocol does not keep its promises.
 
         Raises:
             TermsRefused: naming the value and what is allowed.
         """
-        ...
 
+    @abstractmethod
     def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
         """How this protocol shares secrets in such a cohort; check allows it.
 
         Raises:
             TermsRefused: no sharing keeps the promises; says why, with the numbers.
         """
-        ...
 
+    @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this protocol withstands."""
-        ...
 
+    @abstractmethod
     def upload_bytes(self, terms: Terms) -> int:
         """Bytes of one client's protected vector, without what signs and frames it."""
-        ...
 
     def committee(self, members: int, threshold: int) -> Committee:
-        """The officers that a roster must name.
+        """The officers that a roster must name; none, unless the protocol has an officer_class.
 
         Args:
             members: how many are configured, for protocols that leave it open.
@@ -225,41 +112,10 @@ class SecureSum(Protocol):
         Raises:
             TermsRefused: the protocol does not keep its promises with such a committee.
         """
-        ...
+        del members, threshold
+        return Committee(members=0, threshold=0)
 
-    def client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumClient:
-        """A client of the attempt; `vector` is called once, after every check has passed."""
-        ...
-
-    def officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumOfficer:
-        """An officer of the attempt.
-
-        Raises:
-            TermsRefused: the protocol has no officers, or this is not one of them.
-        """
-        ...
-
-    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
-        """The aggregator of the attempt."""
-        ...
-
+    @abstractmethod
     def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
         """Refuse a first message that the aggregator has not signed for this attempt and party.
 
@@ -269,55 +125,91 @@ class SecureSum(Protocol):
         Raises:
             MessageRefused: naming what is wrong.
         """
-        ...
 
-    def restore_client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumClient:
-        """The client that `state` was saved of; `vector` is called if it was not before.
+    @abstractmethod
+    def client_class(self) -> MachineClass[ClientSeat, SumClient]:
+        """Its clients. What only they need is imported here; so for the other two."""
+
+    def officer_class(self) -> MachineClass[Seat, SumOfficer] | None:
+        """Its officers; None, the default, where no party holds a key that opens anything."""
+        return None
+
+    @abstractmethod
+    def aggregator_class(self) -> MachineClass[Identity, SumAggregator]:
+        """Its aggregators."""
+
+    def client(self, terms: Terms, seat: ClientSeat) -> SumClient:
+        """A client of the attempt.
 
         Raises:
+            TermsRefused: by check, or the seat is not that of a client in the cohort.
+        """
+        return self._clients(terms, seat)(terms, seat)
+
+    def officer(self, terms: Terms, seat: Seat) -> SumOfficer:
+        """An officer of the attempt.
+
+        Raises:
+            TermsRefused: by check, the protocol has no officers, or the seat is not one's.
+        """
+        return self._officers(terms, seat)(terms, seat)
+
+    def aggregator(self, terms: Terms, identity: Identity) -> SumAggregator:
+        """The aggregator of the attempt.
+
+        Raises:
+            TermsRefused: by check, or the identity is not the aggregator's.
+        """
+        return self._aggregators(terms, identity)(terms, identity)
+
+    def restore_client(self, terms: Terms, seat: ClientSeat, state: bytes) -> SumClient:
+        """The client that `state` was saved of; its vector is asked for if it was not before.
+
+        Raises:
+            TermsRefused: as by client.
             StateRefused: the state is of another attempt, model, party, protocol or version, or
                 damaged.
         """
-        ...
+        return self._clients(terms, seat).restored(terms, seat, state)
 
-    def restore_officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumOfficer:
+    def restore_officer(self, terms: Terms, seat: Seat, state: bytes) -> SumOfficer:
         """The officer that `state` was saved of; see restore_client."""
-        ...
+        return self._officers(terms, seat).restored(terms, seat, state)
 
-    def restore_aggregator(
-        self, terms: Terms, *, identity: Identity, state: bytes
-    ) -> SumAggregator:
+    def restore_aggregator(self, terms: Terms, identity: Identity, state: bytes) -> SumAggregator:
         """The aggregator that `state` was saved of; see restore_client."""
-        ...
+        return self._aggregators(terms, identity).restored(terms, identity, state)
+
+    def _clients(self, terms: Terms, seat: Seat) -> MachineClass[ClientSeat, SumClient]:
+        self.check(terms)
+        if seat.index not in terms.cohort:
+            raise TermsRefused(f"client {seat.index} is not in the cohort {terms.cohort}")
+        _check_key(terms, seat, "client")
+        return self.client_class()
+
+    def _officers(self, terms: Terms, seat: Seat) -> MachineClass[Seat, SumOfficer]:
+        officers = self.officer_class()
+        if officers is None:
+            raise TermsRefused(f"officer {seat.index} of {self.name!r}, which has no officers")
+        self.check(terms)
+        allowed = terms.roster.officer_indices
+        if seat.index not in allowed:
+            raise TermsRefused(f"officer {seat.index} is not in the roster; allowed: {allowed}")
+        _check_key(terms, seat, "officer")
+        return officers
+
+    def _aggregators(
+        self, terms: Terms, identity: Identity
+    ) -> MachineClass[Identity, SumAggregator]:
+        self.check(terms)
+        if terms.roster.aggregator != identity.public:
+            raise TermsRefused("the aggregator's identity is not the one in the roster")
+        return self.aggregator_class()
 
 
-def check_intent(check: IntentCheck, evidence: bytes, intent: bytes, survivors: int) -> None:
-    """Refuse to open what was not logged as it is opened.
-
-    Raises:
-        Malformed: the evidence shows no intent for this attempt, or another one than is asked for.
-    """
-    if check(evidence, survivors) != intent:
-        raise Malformed("the evidence is for another intent")
+def _check_key(terms: Terms, seat: Seat, part: str) -> None:
+    if terms.roster.public_of(seat.index) != seat.identity.public:
+        raise TermsRefused(f"the identity of {part} {seat.index} is not the one in the roster")
 
 
 def check_cohort(terms: Terms) -> None:
@@ -353,38 +245,3 @@ def check_survivors(terms: Terms) -> None:
             f"min_survivors {terms.min_survivors} less {known} leaves fewer than 2 honest vectors"
             " in a sum; the colluders, or one curious client, would get a single one by subtraction"
         )
-
-
-def check_client(terms: Terms, index: int, identity: Identity) -> None:
-    """Refuse a client that is not in the cohort, or whose key is not the roster's.
-
-    Raises:
-        TermsRefused: naming the index.
-    """
-    if index not in terms.cohort:
-        raise TermsRefused(f"client {index} is not in the cohort {terms.cohort}")
-    if terms.roster.public_of(index) != identity.public:
-        raise TermsRefused(f"the identity of client {index} is not the one in the roster")
-
-
-def check_officer(terms: Terms, index: int, identity: Identity) -> None:
-    """Refuse an officer that is not in the roster, or whose key is not the roster's.
-
-    Raises:
-        TermsRefused: naming the index.
-    """
-    allowed = terms.roster.officer_indices
-    if index not in allowed:
-        raise TermsRefused(f"officer {index} is not in the roster; allowed: {allowed}")
-    if terms.roster.public_of(index) != identity.public:
-        raise TermsRefused(f"the identity of officer {index} is not the one in the roster")
-
-
-def check_aggregator(terms: Terms, identity: Identity) -> None:
-    """Refuse an aggregator whose key is not the roster's.
-
-    Raises:
-        TermsRefused: the identity is another one.
-    """
-    if terms.roster.aggregator != identity.public:
-        raise TermsRefused("the aggregator's identity is not the one in the roster")

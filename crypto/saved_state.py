@@ -41,12 +41,7 @@ def reading_state(state: bytes, kind: str, terms: Terms, index: int) -> Iterator
     """
     try:
         reader = Reader(state)
-        version = reader.u8()
-        if version != VERSION:
-            raise StateRefused(
-                f"saved state of version {version}, this version reads {VERSION}: go on with the"
-                " version that saved it, or give the attempt up"
-            )
+        check_version("saved state", reader.u8(), VERSION)
         found = reader.text()
         if found != kind:
             raise StateRefused(f"saved state of a {found!r:.60}, not of a {kind!r}")
@@ -63,6 +58,24 @@ def reading_state(state: bytes, kind: str, terms: Terms, index: int) -> Iterator
         raise StateRefused(
             f"saved state of a {kind!r} is damaged ({error}): give the attempt up"
         ) from None
+
+
+def check_version(what: str, found: int, known: int) -> None:
+    """Refuse the state that another version of this software wrote.
+
+    Args:
+        what: the kind of state, for people.
+        found: the version in the state.
+        known: the version that is read here.
+
+    Raises:
+        StateRefused: they differ; names both.
+    """
+    if found != known:
+        raise StateRefused(
+            f"{what} of version {found}, this version reads {known}: go on with the version that"
+            " wrote it"
+        )
 
 
 def _binding(kind: str, terms: Terms, index: int) -> bytes:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from crypto.codec import Writer, frame
 from crypto.errors import StateRefused
 from crypto.keys import KEY_BYTES, Identity, Rand, draw
+from crypto.saved_state import check_version
 
 MAGIC: Final = b"FMSS"
 VERSION: Final = 1
@@ -65,12 +66,7 @@ class StateSealer:
                 f"{len(sealed)} bytes that are no sealed state, or the start of one: put the"
                 " party's own file back, do not start it anew in the same run"
             )
-        version = sealed[len(MAGIC)]
-        if version != VERSION:
-            raise StateRefused(
-                f"sealed state of version {version}, this version opens {VERSION}: go on with the"
-                " version that sealed it"
-            )
+        check_version("sealed state", sealed[len(MAGIC)], VERSION)
         head = sealed[: SEAL_BYTES - 16]
         try:
             return self._cipher(head).decrypt(_NONCE, sealed[len(head) :], self._bound(head))

@@ -6,20 +6,22 @@ from typing import Final
 
 from crypto.he import Homomorphic
 from crypto.keys import Rand
-from crypto.masking import Masking
-from crypto.plain import Plain
-from crypto.protocol import (
-    Capabilities,
+from crypto.machines import (
+    ClientSeat,
     Done,
     IntentCheck,
     Outgoing,
     Ready,
-    SecureSum,
+    Seat,
     SumAggregator,
     SumClient,
     SumOfficer,
+    SumParty,
     VectorSource,
 )
+from crypto.masking import Masking
+from crypto.plain import Plain
+from crypto.protocol import Capabilities, SecureSum
 from crypto.terms import Committee, Sharing, Terms
 from crypto.threshold import Threshold
 
@@ -33,17 +35,20 @@ SECURE_SUMS: Final[dict[str, SecureSum]] = {
 __all__ = [
     "SECURE_SUMS",
     "Capabilities",
+    "ClientSeat",
     "Committee",
     "Done",
     "IntentCheck",
     "Outgoing",
     "Rand",
     "Ready",
+    "Seat",
     "SecureSum",
     "Sharing",
     "SumAggregator",
     "SumClient",
     "SumOfficer",
+    "SumParty",
     "Terms",
     "VectorSource",
 ]

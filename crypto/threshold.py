@@ -12,29 +12,18 @@ bytes in threshold_messages. SEAL is loaded only where somebody encrypts, answer
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from crypto.codec import MAX_U32
-from crypto.envelope import AGGREGATOR, Heading, Step, unseal
-from crypto.errors import TermsRefused
-from crypto.keys import Identity, Rand
-from crypto.protocol import (
-    Capabilities,
-    IntentCheck,
-    SumAggregator,
-    SumClient,
-    SumOfficer,
-    VectorSource,
-    check_aggregator,
-    check_client,
-    check_cohort,
-    check_officer,
-    check_survivors,
-)
-from crypto.terms import Committee, Sharing, Terms
+from crypto.envelope import Step
+from crypto.he_sum import CURIOUS_CLIENTS, EncryptedSum
+from crypto.protocol import Capabilities
+from crypto.terms import Committee, Terms
 from crypto.threshold_parameters import check_committee, choose
 
-_FRAMING: Final = 256  # bytes around an upload, more than its envelope and length take
+if TYPE_CHECKING:
+    from crypto.threshold_aggregator import ThresholdAggregator
+    from crypto.threshold_client import ThresholdClient
+    from crypto.threshold_member import ThresholdMember
 
 _NOTES: Final = (
     (
@@ -43,11 +32,7 @@ _NOTES: Final = (
         " aggregator needs fewer: with c members on its side, c > 2 * threshold - members - 1, it"
         " can have two sums of different clients opened."
     ),
-    (
-        "Every client is assumed to follow the protocol. One that adds (0, k q/T) to its ciphertext"
-        " and sees the sum reads the secret key in it, and with it the uploads it can get hold of;"
-        " it can also choose the sum. So max_colluders must be 0."
-    ),
+    CURIOUS_CLIENTS,
     (
         "Members are assumed to draw their parts of the key as they should. One that takes larger"
         " numbers is noticed when they exceed the smudging; smaller ones can spoil sums and weaken"
@@ -76,35 +61,15 @@ _NOTES: Final = (
 )
 
 
-class Threshold:
-    """BFV with a committee of officers; see SecureSum."""
+class Threshold(EncryptedSum):
+    """BFV with a committee of officers; see SecureSum.
 
-    name: Final = "threshold"
+    Terms are refused as by EncryptedSum; committees without a majority have no parameters.
+    """
 
-    def check(self, terms: Terms) -> None:
-        """Refuse colluders, committees without a majority, and sums without exact parameters.
-
-        Raises:
-            TermsRefused: naming the value and what is allowed.
-        """
-        if terms.max_colluders:
-            raise TermsRefused(
-                f"max_colluders is {terms.max_colluders}; allowed: 0. A client that deviates can"
-                " read the committee's key in the sum: 'threshold' withstands curious clients only"
-            )
-        check_cohort(terms)
-        check_survivors(terms)
-        uploads = len(terms.cohort) * (choose(terms).scheme.upload_bytes + _FRAMING)
-        if uploads > MAX_U32:
-            raise TermsRefused(
-                f"the uploads of a round are {uploads} bytes; allowed: {MAX_U32}, since every"
-                " officer gets all of them in one message. Take fewer values or clients"
-            )
-
-    def sharing(self, clients: int, max_colluders: int, min_survivors: int) -> Sharing:
-        """No client shares a secret: min_survivors alone decides how few vectors may be opened."""
-        del clients, max_colluders, min_survivors
-        return Sharing(degree=0, threshold=1)
+    name = "threshold"
+    key_step = Step.THRESHOLD_COMMIT
+    input_step = Step.THRESHOLD_INPUT
 
     def upload_bytes(self, terms: Terms) -> int:
         """The packed ciphertexts. See SecureSum."""
@@ -128,104 +93,20 @@ class Threshold:
             notes=_NOTES,
         )
 
-    def client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumClient:
-        """A client of the attempt; SEAL draws its own randomness, see he_seal. See SecureSum."""
+    def client_class(self) -> type[ThresholdClient]:
+        """Clients, with SEAL, which draws its own randomness; see he_seal."""
         from crypto.threshold_client import ThresholdClient
 
-        self.check(terms)
-        check_client(terms, index, identity)
-        return ThresholdClient(terms, index=index, identity=identity, vector=vector)
+        return ThresholdClient
 
-    def officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> SumOfficer:
-        """A member of the committee; see SecureSum."""
+    def officer_class(self) -> type[ThresholdMember]:
+        """Members of the committee, with SEAL."""
         from crypto.threshold_member import ThresholdMember
 
-        self.check(terms)
-        check_officer(terms, index, identity)
-        return ThresholdMember(
-            terms, index=index, identity=identity, rand=rand, intent_check=intent_check
-        )
+        return ThresholdMember
 
-    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
-        """The aggregator of the attempt; see SecureSum."""
+    def aggregator_class(self) -> type[ThresholdAggregator]:
+        """Aggregators, with SEAL: they add ciphertexts and round the opened sum."""
         from crypto.threshold_aggregator import ThresholdAggregator
 
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return ThresholdAggregator(terms, identity=identity)
-
-    def check_invitation(self, terms: Terms, *, index: int, message: bytes) -> None:
-        """See SecureSum.check_invitation."""
-        step = Step.THRESHOLD_INPUT if index in terms.cohort else Step.THRESHOLD_COMMIT
-        unseal(message, Heading(step, AGGREGATOR, index, terms.ctx1), terms.roster)
-
-    def restore_client(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        vector: VectorSource,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumClient:
-        """A client that goes on; see SecureSum."""
-        from crypto.threshold_client import ThresholdClient
-
-        self.check(terms)
-        check_client(terms, index, identity)
-        return ThresholdClient.restored(
-            terms, index=index, identity=identity, vector=vector, state=state
-        )
-
-    def restore_officer(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> SumOfficer:
-        """A member that goes on, with its share and its answers; see SecureSum."""
-        from crypto.threshold_member import ThresholdMember
-
-        self.check(terms)
-        check_officer(terms, index, identity)
-        return ThresholdMember.restored(
-            terms,
-            index=index,
-            identity=identity,
-            rand=rand,
-            intent_check=intent_check,
-            state=state,
-        )
-
-    def restore_aggregator(
-        self, terms: Terms, *, identity: Identity, state: bytes
-    ) -> SumAggregator:
-        """An aggregator that goes on; see SecureSum."""
-        from crypto.threshold_aggregator import ThresholdAggregator
-
-        self.check(terms)
-        check_aggregator(terms, identity)
-        return ThresholdAggregator.restored(terms, identity=identity, state=state)
+        return ThresholdAggregator

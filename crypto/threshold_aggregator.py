@@ -22,7 +22,7 @@ from crypto.he_uploads import add_into
 from crypto.he_words import pack_polynomials, unpack_polynomials
 from crypto.inbox import Inbox
 from crypto.keys import Identity
-from crypto.protocol import Done, Outgoing, Ready
+from crypto.machines import Done, Outgoing, Ready
 from crypto.terms import Terms
 from crypto.threshold_checks import check_checks, checked_part
 from crypto.threshold_contexts import (
@@ -69,8 +69,8 @@ class ThresholdAggregator(AggregatorAttempt):
 
     kind = "threshold aggregator"
 
-    def __init__(self, terms: Terms, *, identity: Identity) -> None:
-        super().__init__(terms, identity=identity)
+    def __init__(self, terms: Terms, identity: Identity) -> None:
+        super().__init__(terms, identity)
         self._parameters = choose(terms)
         self._scheme = self._parameters.scheme
         self._commitments: dict[int, bytes] = {}

@@ -17,7 +17,8 @@ from crypto.channel import Channel
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import KeyRefused, Malformed
 from crypto.hybrid import HybridKey
-from crypto.keys import KEY_BYTES, Identity, Rand, Secret, draw, never_pickled
+from crypto.keys import KEY_BYTES, Secret, draw, never_pickled
+from crypto.machines import Seat
 from crypto.terms import Terms
 from crypto.threshold_checks import check_checks, checked_part, point_of
 from crypto.threshold_contexts import (
@@ -110,28 +111,18 @@ class KeyMaker:
 
     Args:
         terms: of the attempt.
-        index: roster index of the member.
-        identity: its signing key.
+        seat: of the member.
         parameters: of the sum.
-        rand: its randomness.
     """
 
-    def __init__(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        parameters: ThresholdParameters,
-        rand: Rand,
-    ) -> None:
+    def __init__(self, terms: Terms, seat: Seat, parameters: ThresholdParameters) -> None:
         self._terms = terms
-        self._index = index
-        self._identity = identity
+        self._index = seat.index
+        self._identity = seat.identity
         self._parameters = parameters
         self._scheme = parameters.scheme
         self._primes = parameters.scheme.data_primes
-        self._rand = rand
+        self._rand = seat.rand
         self.context: Final = context_of_key(terms)
 
     def __repr__(self) -> str:

@@ -10,7 +10,6 @@ nothing without those of its set; what a set opens is what the smudging hides.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,8 @@ from crypto.errors import Malformed, OutOfOrder
 from crypto.he_messages import OpenRequest
 from crypto.he_uploads import senders_of, sum_of
 from crypto.he_words import pack_polynomials, unpack_polynomials
-from crypto.keys import Identity, Rand
-from crypto.protocol import IntentCheck, check_intent
-from crypto.saved_state import begin_state, reading_state
+from crypto.machines import Seat, check_intent
+from crypto.party import PartyAttempt
 from crypto.terms import Terms
 from crypto.threshold_checks import point_of
 from crypto.threshold_contexts import (
@@ -47,8 +45,6 @@ from crypto.threshold_pads import pad_of
 from crypto.threshold_parameters import choose
 
 Words = NDArray[np.uint64]
-
-_KIND: Final = "threshold member"
 
 
 class Answers:
@@ -91,27 +87,15 @@ class Answers:
             self._kept[members] = reader.sized()
 
 
-class ThresholdMember:
-    """One member in one attempt; see SumOfficer. Terms and identity are checked by the caller."""
+class ThresholdMember(PartyAttempt[Seat]):
+    """One member in one attempt; see SumOfficer."""
 
-    def __init__(
-        self,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-    ) -> None:
-        self._terms = terms
-        self._index = index
-        self._identity = identity
-        self._rand = rand
-        self._intent_check = intent_check
+    kind = "threshold member"
+
+    def __init__(self, terms: Terms, seat: Seat) -> None:
+        super().__init__(terms, seat)
         self._parameters = choose(terms)
-        self._maker = KeyMaker(
-            terms, index=index, identity=identity, parameters=self._parameters, rand=rand
-        )
+        self._maker = KeyMaker(terms, seat, self._parameters)
         self._phase: Phase | None = None
         self._dealing = b""
         self._tests = Answers(2 * self._parameters.answers)
@@ -125,7 +109,7 @@ class ThresholdMember:
         return f"ThresholdMember(index={self._index}, due={due}, redacted)"
 
     def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message; see SumOfficer.step."""
+        """Answer the aggregator's message; see SumParty.step."""
         due = self._due()
         step = next((s for s in due if message[1:2] == bytes([s])), due[0])
         heading = Heading(step, AGGREGATOR, self._index, self._context_of(step))
@@ -140,9 +124,7 @@ class ThresholdMember:
                 Step.THRESHOLD_PART: self._part,
             }[step](payload)
 
-    def save(self) -> bytes:
-        """Its secrets and every answer it gave; see SumOfficer.save."""
-        writer = begin_state(_KIND, self._terms, self._index)
+    def _write(self, writer: Writer) -> None:
         write_phase(writer, self._phase, self._parameters)
         writer.sized(self._dealing).flag(self._signed)
         self._tests.write(writer)
@@ -152,34 +134,18 @@ class ThresholdMember:
             scheme = self._parameters.scheme
             writer.sized(self._held.encode())
             writer.sized(pack_polynomials(self._seconds, scheme.data_primes))
-        return writer.done()
 
-    @classmethod
-    def restored(
-        cls,
-        terms: Terms,
-        *,
-        index: int,
-        identity: Identity,
-        rand: Rand,
-        intent_check: IntentCheck,
-        state: bytes,
-    ) -> ThresholdMember:
-        """The member that `save` was called on; see SecureSum.restore_officer."""
-        member = cls(terms, index=index, identity=identity, rand=rand, intent_check=intent_check)
-        scheme = member._parameters.scheme
-        with reading_state(state, _KIND, terms, index) as reader:
-            point = point_of(terms.roster, index)
-            member._phase = read_phase(reader, member._parameters, point)
-            member._dealing, member._signed = reader.sized(), reader.flag()
-            member._tests.read(reader)
-            member._parts.read(reader)
-            if reader.flag():
-                member._held = Held.decode(reader.sized())
-                member._seconds = unpack_polynomials(
-                    reader.sized_view(), (scheme.ciphertexts,), scheme.data_primes, scheme.degree
-                )
-        return member
+    def _read(self, reader: Reader) -> None:
+        scheme, point = self._parameters.scheme, point_of(self._terms.roster, self._index)
+        self._phase = read_phase(reader, self._parameters, point)
+        self._dealing, self._signed = reader.sized(), reader.flag()
+        self._tests.read(reader)
+        self._parts.read(reader)
+        if reader.flag():
+            self._held = Held.decode(reader.sized())
+            self._seconds = unpack_polynomials(
+                reader.sized_view(), (scheme.ciphertexts,), scheme.data_primes, scheme.degree
+            )
 
     def _due(self) -> tuple[Step, ...]:
         if self._phase is None:

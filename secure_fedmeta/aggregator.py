@@ -218,7 +218,7 @@ class Aggregator:
         terms = self._setting.terms(
             round_index=round_index, attempt=attempt, model_digest=self._setting.model_digest(model)
         )
-        machine = self._setting.protocol.aggregator(terms, identity=self._identity)
+        machine = self._setting.protocol.aggregator(terms, self._identity)
         self._reservation = None
         return Exchange(round_index, attempt, to_wire(model), machine)
 

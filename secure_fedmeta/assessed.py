@@ -9,7 +9,6 @@ coins.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -18,14 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crypto.keys import Identity
 from crypto.secure_sum import SecureSum
 from privacy.compression import Compression
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.terms import Terms as PlanTerms
-from secure_fedmeta.charge import Charge
-from secure_fedmeta.client import Client, Seat, Work, contribution
+from secure_fedmeta.client import Client, Holdings, MakeClient, Work, contribution
 from secure_fedmeta.meta import Learner, TaskBatch
 from secure_fedmeta.pipeline import Parties, Parts, found_parties
 from secure_fedmeta.randomness import Randomness
@@ -45,17 +42,7 @@ class Mechanism(Protocol):
         """Where the parties' secrets come from."""
         ...
 
-    def client(
-        self,
-        setting: Setting,
-        *,
-        index: int,
-        identity: Identity,
-        work: Work,
-        noise: SecureRandom,
-        rand: Callable[[int], bytes],
-        charge: Charge,
-    ) -> Client:
+    def client(self, setting: Setting, holdings: Holdings) -> Client:
         """A client of the roster."""
         ...
 
@@ -71,27 +58,9 @@ class Genuine:
         """The operating system's, or the seed of a config that is marked as not private."""
         return Randomness(seed)
 
-    def client(
-        self,
-        setting: Setting,
-        *,
-        index: int,
-        identity: Identity,
-        work: Work,
-        noise: SecureRandom,
-        rand: Callable[[int], bytes],
-        charge: Charge,
-    ) -> Client:
+    def client(self, setting: Setting, holdings: Holdings) -> Client:
         """The client of a run."""
-        return Client(
-            setting,
-            index=index,
-            identity=identity,
-            work=work,
-            noise=noise,
-            rand=rand,
-            charge=charge,
-        )
+        return Client(setting, holdings)
 
 
 class Signal:
@@ -236,7 +205,7 @@ class Subject:
     def _users(self, work: Work, client: str) -> Ints | None:
         return work.users(client) if self.plan.unit == "user" else None
 
-    def found(self, log_key: str, seat: Seat, protocol: SecureSum) -> Parties:
+    def found(self, log_key: str, make_client: MakeClient, protocol: SecureSum) -> Parties:
         """The parties of a new run, with new secrets."""
         seed = self.parts.config.not_private
         return found_parties(
@@ -244,11 +213,11 @@ class Subject:
             secrets.token_bytes(32),
             self._mechanism.randomness(None if seed is None else seed.seed),
             log_key=log_key,
-            seat=seat,
+            make_client=make_client,
         )
 
     @property
-    def seat(self) -> Seat:
+    def make_client(self) -> MakeClient:
         """What makes a client of this subject."""
         return self._mechanism.client
 

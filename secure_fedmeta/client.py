@@ -7,6 +7,7 @@ aggregator it takes the model and the order of the steps, nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from crypto.errors import MessageRefused
-from crypto.keys import Identity
-from crypto.secure_sum import SumClient, Terms, VectorSource
+from crypto.keys import Identity, Rand, never_pickled
+from crypto.secure_sum import ClientSeat, SumClient, Terms, VectorSource
 from privacy.draw import count_of
 from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
@@ -90,6 +91,29 @@ def contribution(
     return plan.encode(vectors, noise, round_index=round_index, drawn=drawn, users=users)
 
 
+@dataclass(frozen=True)
+class Holdings:
+    """What a client holds, beside the run's setting. Its repr shows the index alone.
+
+    Attributes:
+        index: its place in the roster, from 1.
+        identity: its signing key.
+        work: computes its outer vectors.
+        noise: its source of noise.
+        rand: its source of keys and seeds.
+        charge: where it charges its contributions over runs.
+    """
+
+    index: int
+    identity: Identity = field(repr=False)
+    work: Work = field(repr=False)
+    noise: SecureRandom = field(repr=False)
+    rand: Rand = field(repr=False)
+    charge: Charge = field(repr=False)
+
+    __reduce__ = never_pickled
+
+
 class Client(Party):
     """One member of the roster.
 
@@ -99,33 +123,17 @@ class Client(Party):
 
     Args:
         setting: the run's public facts, as this client read them.
-        index: its place in the roster, from 1.
-        identity: its signing key.
-        work: computes its outer vectors.
-        noise: its source of noise.
-        rand: its source of keys and seeds.
-        charge: where it charges its contributions over runs.
+        holdings: what is its own.
         vault: see Party.
     """
 
-    def __init__(
-        self,
-        setting: Setting,
-        *,
-        index: int,
-        identity: Identity,
-        work: Work,
-        noise: SecureRandom,
-        rand: Callable[[int], bytes],
-        charge: Charge,
-        vault: Vault | None = None,
-    ) -> None:
-        super().__init__(setting, index=index, vault=vault)
-        self._identity = identity
-        self._work = work
-        self._noise = noise
-        self._rand = rand
-        self._charge = charge
+    def __init__(self, setting: Setting, holdings: Holdings, *, vault: Vault | None = None) -> None:
+        super().__init__(setting, index=holdings.index, vault=vault)
+        self._identity = holdings.identity
+        self._work = holdings.work
+        self._noise = holdings.noise
+        self._rand = holdings.rand
+        self._charge = holdings.charge
 
     def _vector(self, terms: Terms, model: Handout) -> VectorSource:
         def protected_sum() -> NDArray[np.int64]:
@@ -153,40 +161,19 @@ class Client(Party):
                 if plan.max_participations is None
                 else f"took part in {self._contributions} rounds: max_participations is reached",
             )
-        return self._setting.protocol.client(
-            terms,
-            index=self._index,
-            identity=self._identity,
-            vector=self._vector(terms, model),
-            rand=self._rand,
-            intent_check=self._watch.check(terms),
-        )
+        return self._setting.protocol.client(terms, self._seat(terms, model))
 
     def _restored(self, terms: Terms, model: Handout, state: bytes) -> SumClient:
-        return self._setting.protocol.restore_client(
-            terms,
+        return self._setting.protocol.restore_client(terms, self._seat(terms, model), state)
+
+    def _seat(self, terms: Terms, model: Handout) -> ClientSeat:
+        return ClientSeat(
             index=self._index,
             identity=self._identity,
-            vector=self._vector(terms, model),
             rand=self._rand,
             intent_check=self._watch.check(terms),
-            state=state,
+            vector=self._vector(terms, model),
         )
 
 
-class Seat(Protocol):
-    """What makes a client; see Client."""
-
-    def __call__(
-        self,
-        setting: Setting,
-        *,
-        index: int,
-        identity: Identity,
-        work: Work,
-        noise: SecureRandom,
-        rand: Callable[[int], bytes],
-        charge: Charge,
-    ) -> Client:
-        """The client of this place in the roster."""
-        ...
+MakeClient = Callable[[Setting, Holdings], Client]

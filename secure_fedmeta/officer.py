@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crypto.keys import Identity
-from crypto.secure_sum import SumOfficer, Terms
+from crypto.secure_sum import Seat, SumOfficer, Terms
 from secure_fedmeta.party import Handout, Party
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.vault import Vault
@@ -41,20 +41,15 @@ class Officer(Party):
 
     def _machine_for(self, terms: Terms, model: Handout) -> SumOfficer:
         model.take()  # an officer computes nothing at it
-        return self._setting.protocol.officer(
-            terms,
-            index=self._index,
-            identity=self._identity,
-            rand=self._rand,
-            intent_check=self._watch.check(terms),
-        )
+        return self._setting.protocol.officer(terms, self._seat(terms))
 
     def _restored(self, terms: Terms, model: Handout, state: bytes) -> SumOfficer:
-        return self._setting.protocol.restore_officer(
-            terms,
+        return self._setting.protocol.restore_officer(terms, self._seat(terms), state)
+
+    def _seat(self, terms: Terms) -> Seat:
+        return Seat(
             index=self._index,
             identity=self._identity,
             rand=self._rand,
             intent_check=self._watch.check(terms),
-            state=state,
         )

@@ -18,13 +18,12 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from crypto.codec import MAX_U32
 from crypto.errors import CryptoError, MessageRefused, OutOfOrder, StateRefused
-from crypto.secure_sum import Terms
+from crypto.secure_sum import SumParty, Terms
 from secure_fedmeta.intent import LogWatch
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, from_wire, to_wire
 from secure_fedmeta.party_state import PartyState
@@ -32,18 +31,6 @@ from secure_fedmeta.setting import Setting
 from secure_fedmeta.vault import Vault
 
 _log = logging.getLogger(__name__)
-
-
-class Machine(Protocol):
-    """A party's side of one attempt at a secure sum."""
-
-    def step(self, message: bytes) -> bytes:
-        """Answer the aggregator's message."""
-        ...
-
-    def save(self) -> bytes:
-        """Everything needed to go on, with its secrets in clear."""
-        ...
 
 
 class Handout:
@@ -78,7 +65,7 @@ class Attempt:
 
     model_digest: bytes
     model: Handout
-    machine: Machine
+    machine: SumParty
 
 
 class Party(ABC):
@@ -166,20 +153,24 @@ class Party(ABC):
             raise MessageRefused(None, "sum-step", f"{moment} is not the open attempt {self._last}")
         return self._step(moment, self._attempt.machine, envelope.body)
 
-    def _step(self, moment: tuple[int, int], machine: Machine, body: bytes) -> bytes:
+    def _step(self, moment: tuple[int, int], machine: SumParty, body: bytes) -> bytes:
         """The machine's answer; whatever else it ends with, but a refusal, ends the attempt.
 
-        A restart must not bring back what is over: a key that was used up, a vector that was asked
-        for.
+        An interrupt in the middle of a step does too: a restart must not bring back what is over,
+        a key that was used up, a vector that was asked for.
         """
+        over = True
         try:
-            return machine.step(body)
+            reply = machine.step(body)
+            over = False
         except (MessageRefused, OutOfOrder):
+            over = False
             raise
-        except Exception:
-            self._last, self._attempt = moment, None
-            self._keep(b"", b"")
-            raise
+        finally:
+            if over:
+                self._last, self._attempt = moment, None
+                self._keep(b"", b"")
+        return reply
 
     def _keep(self, asked: bytes, reply: bytes) -> None:
         """Make state and answer durable; only then may the answer be given, now or again."""
@@ -223,9 +214,9 @@ class Party(ABC):
         return Attempt(state.model_digest, handout, machine)
 
     @abstractmethod
-    def _machine_for(self, terms: Terms, model: Handout) -> Machine:
+    def _machine_for(self, terms: Terms, model: Handout) -> SumParty:
         """This party's side of an attempt under these terms at this model."""
 
     @abstractmethod
-    def _restored(self, terms: Terms, model: Handout, state: bytes) -> Machine:
+    def _restored(self, terms: Terms, model: Handout, state: bytes) -> SumParty:
         """This party's side of an attempt that a former process began."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from crypto.codec import Reader, Writer
 from crypto.errors import Malformed, StateRefused
+from crypto.saved_state import check_version
 from crypto.terms import DIGEST_BYTES
 
 VERSION: Final = 1
@@ -58,12 +59,7 @@ class PartyState:
         """
         try:
             reader = Reader(data)
-            version = reader.u8()
-            if version != VERSION:
-                raise StateRefused(
-                    f"party state of version {version}, this version reads {VERSION}: go on with"
-                    " the version that kept it"
-                )
+            check_version("party state", reader.u8(), VERSION)
             if (reader.fixed(DIGEST_BYTES), reader.u32()) != (run, index):
                 raise StateRefused(
                     "party state of another run or party: give every party of every run a vault"

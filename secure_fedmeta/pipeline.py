@@ -14,7 +14,7 @@ from crypto.secure_sum import SECURE_SUMS, Committee, SecureSum, Sharing
 from privacy.plan import PrivacyPlan
 from privacy.unit import Unit
 from secure_fedmeta.charge import Charges, Uncounted
-from secure_fedmeta.client import Client, Seat
+from secure_fedmeta.client import Client, Holdings, MakeClient
 from secure_fedmeta.cohort import divide
 from secure_fedmeta.config import Config
 from secure_fedmeta.errors import ConfigError, DataError, unknown_name
@@ -182,7 +182,7 @@ def found_parties(
     *,
     log_key: str,
     charges: Charges = None,
-    seat: Seat = Client,
+    make_client: MakeClient = Client,
 ) -> Parties:
     """Give every party its keys and its own randomness.
 
@@ -192,7 +192,7 @@ def found_parties(
         randomness: the operating system's, or a flagged seed.
         log_key: verifying key of the run's log.
         charges: client name -> where it charges its contributions; none: clients keep no ledger.
-        seat: what makes each client.
+        make_client: what makes each client.
 
     Raises:
         ConfigError: the secure sum does not keep its promises under these thresholds.
@@ -227,14 +227,16 @@ def found_parties(
         committee=parts.committee,
     )
     clients = {
-        index: seat(
+        index: make_client(
             setting,
-            index=index,
-            identity=identities[name],
-            work=work,
-            noise=randomness.generator(f"noise/{name}"),
-            rand=streams[name],
-            charge=Uncounted() if charges is None else charges[name],
+            Holdings(
+                index=index,
+                identity=identities[name],
+                work=work,
+                noise=randomness.generator(f"noise/{name}"),
+                rand=streams[name],
+                charge=Uncounted() if charges is None else charges[name],
+            ),
         )
         for index, name in enumerate(parts.training, start=1)
     }

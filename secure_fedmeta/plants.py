@@ -21,7 +21,7 @@ from privacy.noise import SAMPLERS
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from secure_fedmeta.assessed import Genuine, Mechanism
-from secure_fedmeta.client import Client
+from secure_fedmeta.client import Client, Holdings
 from secure_fedmeta.errors import unknown_name
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.setting import Setting
@@ -140,11 +140,11 @@ class ReusedSeed(Genuine):
 class MissingShare(Genuine):
     """The first client adds no noise."""
 
-    def client(self, setting: Setting, *, index: int, **rest: Any) -> Client:
+    def client(self, setting: Setting, holdings: Holdings) -> Client:
         """The client; the first one's own setting has a plan without noise."""
-        if index == 1:
+        if holdings.index == 1:
             setting = replace(setting, plan=_NoNoise.of(setting.plan))
-        return super().client(setting, index=index, **rest)
+        return super().client(setting, holdings)
 
 
 class Shuffle(Genuine):

@@ -13,7 +13,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from audit.log import AuditLog
 from audit.note import LogSigner
-from crypto.secure_sum import Done, SecureSum, SumClient, Terms, VectorSource
+from crypto.secure_sum import ClientSeat, Done, SecureSum, SumClient, Terms
 from privacy.ledger import Ledger
 from secure_fedmeta.aggregator import Abort, Aggregator, Exchange, Release
 from secure_fedmeta.assessed import Ints, Subject
-from secure_fedmeta.client import Client, Work
+from secure_fedmeta.client import Client, Holdings, Work
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting
@@ -82,12 +82,12 @@ class _WatchedSum:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def client(self, terms: Terms, *, index: int, vector: VectorSource, **rest: Any) -> SumClient:
+    def client(self, terms: Terms, seat: ClientSeat) -> SumClient:
         def watched() -> Ints:
-            self.vectors[index] = found = vector()
+            self.vectors[seat.index] = found = seat.vector()
             return found.copy()
 
-        return self._inner.client(terms, index=index, vector=watched, **rest)
+        return self._inner.client(terms, replace(seat, vector=watched))
 
 
 class _WatchedAggregator(Aggregator):
@@ -122,7 +122,7 @@ class Rig:
         self._watched = _WatchedSum(parts.protocol)
         self._works: dict[int, Work] = {}
         protocol = cast(SecureSum, self._watched)
-        self.parties = self.subject.found(signer.vkey, self._seat, protocol)
+        self.parties = self.subject.found(signer.vkey, self._client, protocol)
         plan = parts.plan
         ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
         ledger.grant(
@@ -175,9 +175,10 @@ class Rig:
             round=index,
         )
 
-    def _seat(self, setting: Setting, *, index: int, work: Work, **rest: Any) -> Client:
-        self._works[index] = self.around(index, work)
-        return self.subject.seat(setting, index=index, work=self._works[index], **rest)
+    def _client(self, setting: Setting, holdings: Holdings) -> Client:
+        work = self.around(holdings.index, holdings.work)
+        self._works[holdings.index] = work
+        return self.subject.make_client(setting, replace(holdings, work=work))
 
     def _clean(self, index: int, model: torch.Tensor, round_index: int) -> Ints:
         name = self.parties.setting.roster.members[index - 1].name

@@ -8,7 +8,6 @@ for small models costs as much as the arithmetic.
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 
 from torch import Tensor
 
@@ -29,12 +28,7 @@ class Buffers(threading.local):
     def __enter__(self) -> None:
         self._starts.append(self._next)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._next = self._starts.pop()
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from audit.canonical import decimal
 from audit.log import AuditLog
 from audit.spend import ADVERSARIES, SpendChecker
 from audit.verify import Verified, verify_log
 from tests.audit import scenario
+from tests.audit.scenario import intent, release
 
 DELTA = 1e-5
 SHARES = {
@@ -57,3 +59,9 @@ def granted(directory: Path) -> AuditLog:
     log = scenario.start(directory)
     log.append("budget-granted", scenario.grant())
     return log
+
+
+def released(log: AuditLog, round_: int, spend: Any, **intent_changes: Any) -> int:
+    """Log one round with its intent, released with these figures; the index of the release."""
+    opened = log.append("round-intent", intent(round_, **intent_changes)).digest.hex()
+    return log.append("round-release", release(round_, opened, spend=spend)).index

@@ -16,7 +16,7 @@ from privacy.accountant import Adversary
 from privacy.accountant import spend as product_spend
 from privacy.events import event_from_json
 from tests.audit import scenario
-from tests.audit.figures import DELTA, SHARES, figures, granted, oracle, verify
+from tests.audit.figures import DELTA, SHARES, figures, granted, oracle, released, verify
 from tests.audit.scenario import event, intent, release
 
 NON_PRIVATE = {"kind": "non_private", "unit": "task", "relation": "add_remove", "reason": "test"}
@@ -25,8 +25,7 @@ NON_PRIVATE = {"kind": "non_private", "unit": "task", "relation": "add_remove", 
 def one_round(directory: Path, spend: Any, **intent_changes: Any) -> int:
     """A log of one release with these figures; the index of the release."""
     log = granted(directory)
-    opened = log.append("round-intent", intent(1, **intent_changes)).digest.hex()
-    index = log.append("round-release", release(1, opened, spend=spend)).index
+    index = released(log, 1, spend, **intent_changes)
     log.close()
     return index
 
@@ -35,8 +34,7 @@ def test_a_run_s_figures_are_recomputed(tmp_path: Path) -> None:
     """Two releases and, between them, an opened round that released nothing but stays charged."""
     log = scenario.start(tmp_path)
     log.append("budget-granted", scenario.grant())
-    opened = log.append("round-intent", intent(1)).digest.hex()
-    log.append("round-release", release(1, opened, spend=figures(1)))
+    released(log, 1, figures(1))
     opened = log.append("round-intent", intent(2)).digest.hex()
     log.append("round-abort", scenario.abort(2, intent=opened, charged=True))
     log.append("round-abort", scenario.abort(2, 1))
@@ -112,8 +110,7 @@ def test_a_round_without_privacy_costs_infinity(tmp_path: Path) -> None:
     infinite = {name: {"rdp": "inf"} for name in ADVERSARIES}
     for name, spend in (("right", infinite), ("wrong", figures(1))):
         log = scenario.start(tmp_path / name)
-        opened = log.append("round-intent", intent(1, event=NON_PRIVATE)).digest.hex()
-        log.append("round-release", release(1, opened, spend=spend))
+        released(log, 1, spend, event=NON_PRIVATE)
         log.close()
     assert verify(tmp_path / "right").released == 1
     one_round(tmp_path / "other way", infinite)

@@ -11,7 +11,7 @@ from audit.canonical import decimal, dumps, sha256
 from audit.errors import VerificationFailed
 from audit.spend import ADVERSARIES
 from tests.audit import scenario
-from tests.audit.figures import SHARES, figures, granted, oracle, verify
+from tests.audit.figures import SHARES, figures, granted, oracle, released, verify
 from tests.audit.scenario import event, intent, release
 
 
@@ -20,8 +20,7 @@ def test_charges_of_earlier_runs_count(tmp_path: Path) -> None:
     prior = [{"event": event(), "count": 5}]
     log.append("budget-granted", scenario.grant())
     log.append("budget-spent", scenario.spent(prior))
-    opened = log.append("round-intent", intent(1)).digest.hex()
-    log.append("round-release", release(1, opened, spend=figures(6)))
+    released(log, 1, figures(6))
     log.close()
     assert verify(tmp_path).released == 1
 
@@ -30,8 +29,7 @@ def test_a_long_history_may_take_several_entries(tmp_path: Path) -> None:
     log = granted(tmp_path)
     for count in (2, 1, 2):
         log.append("budget-spent", scenario.spent([{"event": event(), "count": count}]))
-    opened = log.append("round-intent", intent(1)).digest.hex()
-    log.append("round-release", release(1, opened, spend=figures(6)))
+    released(log, 1, figures(6))
     log.close()
     assert verify(tmp_path).released == 1
 
@@ -77,8 +75,7 @@ def test_under_a_filter_figures_and_limit_are_those_of_its_order(tmp_path: Path)
     for name, stated in (("right", at_order), ("best", {})):
         log = scenario.start(tmp_path / name)
         log.append("budget-granted", scenario.grant(order=order))
-        opened = log.append("round-intent", intent(1)).digest.hex()
-        log.append("round-release", release(1, opened, spend=figures(1, **stated)))
+        released(log, 1, figures(1, **stated))
         log.close()
     assert verify(tmp_path / "right").released == 1
     with pytest.raises(VerificationFailed, match="states epsilon"):
@@ -176,8 +173,7 @@ def test_more_rounds_than_planned_are_refused(tmp_path: Path) -> None:
     log = scenario.start(tmp_path, plan=plan, plan_digest=digest)
     log.append("budget-granted", scenario.grant())
     log.append("round-abort", scenario.abort(1, charged=True, event=event()))
-    opened = log.append("round-intent", intent(2, plan_digest=digest)).digest.hex()
-    log.append("round-release", release(2, opened, spend=figures(2)))
+    released(log, 2, figures(2), plan_digest=digest)
     log.append("round-abort", scenario.abort(3))
     last = log.append("round-intent", intent(4, plan_digest=digest)).index
     log.close()

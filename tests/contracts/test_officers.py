@@ -12,10 +12,9 @@ from crypto.secure_sum import SECURE_SUMS
 from tests.crypto.harness import (
     STEPS,
     Run,
-    identity,
-    logged,
     make_terms,
     make_vectors,
+    seat,
     seeded,
     terms_for,
     total,
@@ -39,15 +38,11 @@ def test_officers_are_those_of_the_roster(name: str) -> None:
     if members == 0:
         terms = make_terms(3, officers=2)
         with pytest.raises(TermsRefused, match="no officers"):
-            protocol.officer(
-                terms, index=4, identity=identity(4), rand=seeded(0), intent_check=logged
-            )
+            protocol.officer(terms, seat(4, seeded(0)))
         return
     terms = terms_for(name, 3)
     for index, who in ((4, 5), (3, 3), (0, 0), (4 + members, 4)):
         with pytest.raises(TermsRefused, match=f"officer {index}"):
-            protocol.officer(
-                terms, index=index, identity=identity(who), rand=seeded(0), intent_check=logged
-            )
+            protocol.officer(terms, seat(index, seeded(0), signer=who))
     with pytest.raises(TermsRefused, match="officers"):
         protocol.check(make_terms(3, officers=0))

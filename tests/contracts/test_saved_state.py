@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,16 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.codec import MAX_U32
-from crypto.errors import MessageRefused, OutOfOrder, StateRefused, SumAborted
-from crypto.keys import Rand
+from crypto.errors import MessageRefused, OutOfOrder, StateRefused, SumAborted, TermsRefused
 from crypto.secure_sum import (
     SECURE_SUMS,
-    Done,
-    Outgoing,
-    Ready,
-    SumAggregator,
-    SumClient,
-    SumOfficer,
 )
 from tests.crypto.harness import (
     EVIDENCE,
@@ -33,112 +24,19 @@ from tests.crypto.harness import (
     another,
     identity,
     input_step,
-    logged,
     make_vectors,
-    seeded,
     terms_for,
     total,
 )
+from tests.crypto.restarts import (
+    restarting,
+    restore,
+    restored_aggregator,
+    restored_client,
+    restored_officer,
+)
 
 pytestmark = pytest.mark.parametrize("name", sorted(SECURE_SUMS))
-
-
-def restored_client(run: Run, index: int, state: bytes, rand: Rand | None = None) -> SumClient:
-    return PROTOCOLS[run.name].restore_client(
-        run.terms,
-        index=index,
-        identity=identity(index),
-        vector=lambda: run.vectors[index],
-        rand=rand or seeded(f"another process {index}"),
-        intent_check=logged,
-        state=state,
-    )
-
-
-def restored_officer(run: Run, index: int, state: bytes) -> SumOfficer:
-    return PROTOCOLS[run.name].restore_officer(
-        run.terms,
-        index=index,
-        identity=identity(index),
-        rand=seeded(f"another process {index}"),
-        intent_check=logged,
-        state=state,
-    )
-
-
-def restored_aggregator(run: Run, state: bytes) -> SumAggregator:
-    return PROTOCOLS[run.name].restore_aggregator(run.terms, identity=identity(0), state=state)
-
-
-@dataclass
-class Restarting:
-    """A client or officer that lives in a new process for every call."""
-
-    run: Run
-    index: int
-    state: bytes
-
-    def step(self, message: bytes) -> bytes:
-        restored = restored_officer if self.index in self.run.officers else restored_client
-        party = restored(self.run, self.index, self.state)
-        try:
-            return party.step(message)
-        finally:
-            self.state = party.save()
-
-    def save(self) -> bytes:
-        return self.state
-
-
-@dataclass
-class RestartingAggregator:
-    """An aggregator that lives in a new process for every call."""
-
-    run: Run
-    state: bytes
-
-    @property
-    def expecting(self) -> frozenset[int]:
-        return restored_aggregator(self.run, self.state).expecting
-
-    def begin(self) -> Outgoing:
-        with self.process() as aggregator:
-            return aggregator.begin()
-
-    def receive(self, sender: int, message: bytes) -> None:
-        with self.process() as aggregator:
-            aggregator.receive(sender, message)
-
-    def advance(self) -> Outgoing | Ready | Done:
-        with self.process() as aggregator:
-            return aggregator.advance()
-
-    def authorise(self, intent: bytes, evidence: bytes) -> Outgoing:
-        with self.process() as aggregator:
-            return aggregator.authorise(intent, evidence)
-
-    def save(self) -> bytes:
-        return self.state
-
-    @contextmanager
-    def process(self) -> Iterator[SumAggregator]:
-        aggregator = restored_aggregator(self.run, self.state)
-        try:
-            yield aggregator
-        finally:
-            self.state = aggregator.save()
-
-
-def restarting(run: Run, who: Iterable[int] | None = None) -> Run:
-    """Give parties a new process for every call: the aggregator is 0; None is everybody."""
-    chosen = {0, *run.parties} if who is None else set(who)
-    for k in chosen & run.clients.keys():
-        run.clients[k] = Restarting(run, k, run.clients[k].save())
-    for k in chosen & run.officers.keys():
-        run.officers[k] = Restarting(run, k, run.officers[k].save())
-    if 0 in chosen:
-        run.aggregator = RestartingAggregator(run, run.aggregator.save())
-    return run
 
 
 def attempt(name: str, **changes: int) -> Run:
@@ -255,12 +153,6 @@ def states(name: str) -> tuple[Run, dict[int, bytes]]:
     return run, {0: run.aggregator.save(), **found}
 
 
-def restore(run: Run, index: int, state: bytes) -> object:
-    if index == 0:
-        return restored_aggregator(run, state)
-    return (restored_officer if index in run.officers else restored_client)(run, index, state)
-
-
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -295,6 +187,28 @@ def test_a_state_of_another_party_protocol_or_version_is_refused(name: str) -> N
             if index in saved:
                 with pytest.raises(StateRefused, match=r"saved state of a"):
                     restore(run, index, state)
+
+
+def test_terms_and_seats_are_checked_again_when_a_party_is_restored(name: str) -> None:
+    run, saved = states(name)
+    protocol, other = PROTOCOLS[name], identity(9)
+    unsafe = another(run.terms, min_survivors=1, threshold=1)
+    for index, state in saved.items():
+        if index == 0:
+            with pytest.raises(TermsRefused, match="not the one in the roster"):
+                protocol.restore_aggregator(run.terms, other, state)
+            with pytest.raises(TermsRefused):
+                protocol.restore_aggregator(unsafe, identity(0), state)
+            continue
+        taken = run.client_seat(index)
+        make = protocol.restore_officer if index in run.officers else protocol.restore_client
+        with pytest.raises(TermsRefused, match=f"{index} is not the one in the roster"):
+            make(run.terms, replace(taken, identity=other), state)
+        with pytest.raises(TermsRefused, match="is not in the"):
+            make(run.terms, replace(taken, index=0), state)
+        with pytest.raises(TermsRefused):
+            make(unsafe, taken, state)
+        assert make(run.terms, taken, state).save() == state
 
 
 @settings(max_examples=150, deadline=None)

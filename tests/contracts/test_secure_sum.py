@@ -16,10 +16,10 @@ from tests.crypto.harness import (
     WIDEST,
     Run,
     another,
+    client_seat,
     identity,
     input_step,
     least_survivors,
-    logged,
     make_vectors,
     resign,
     seeded,
@@ -136,14 +136,7 @@ def test_vector_is_asked_for_once_and_only_after_the_checks(name: str) -> None:
         asked.append(len(run.requests))
         return np.zeros(terms.length, dtype=np.int64)
 
-    run.clients[2] = SECURE_SUMS[name].client(
-        terms,
-        index=2,
-        identity=identity(2),
-        vector=vector,
-        rand=seeded("asked"),
-        intent_check=logged,
-    )
+    run.clients[2] = SECURE_SUMS[name].client(terms, client_seat(2, vector, seeded("asked")))
     run.drive()
     assert asked == [input_step(name) + 1]
 
@@ -308,16 +301,9 @@ def test_terms_that_break_the_promise_are_refused(
     with pytest.raises(TermsRefused, match=match):
         protocol.check(terms)
     with pytest.raises(TermsRefused, match=match):
-        protocol.aggregator(terms, identity=identity(0))
+        protocol.aggregator(terms, identity(0))
     with pytest.raises(TermsRefused, match=match):
-        protocol.client(
-            terms,
-            index=1,
-            identity=identity(1),
-            vector=lambda: np.zeros(5),
-            rand=seeded(0),
-            intent_check=logged,
-        )
+        protocol.client(terms, client_seat(1, lambda: np.zeros(5), seeded(0)))
 
 
 @pytest.mark.parametrize("clients", range(3, 41))
@@ -344,17 +330,10 @@ def test_the_sharing_of_a_protocol_is_one_that_it_allows(name: str, clients: int
 def test_identities_must_be_those_of_the_roster(name: str) -> None:
     protocol, terms = SECURE_SUMS[name], terms_for(name, 9, cohort=(1, 2, 3))
     with pytest.raises(TermsRefused, match="aggregator's identity"):
-        protocol.aggregator(terms, identity=identity(1))
+        protocol.aggregator(terms, identity(1))
     for index, who in ((1, 2), (4, 4), (0, 0)):
         with pytest.raises(TermsRefused, match=f"client {index}"):
-            protocol.client(
-                terms,
-                index=index,
-                identity=identity(who),
-                vector=lambda: np.zeros(5),
-                rand=seeded(0),
-                intent_check=logged,
-            )
+            protocol.client(terms, client_seat(index, lambda: np.zeros(5), seeded(0), signer=who))
 
 
 def test_invitations_hold_nothing(name: str) -> None:

@@ -21,14 +21,17 @@ from crypto.protocol import check_cohort, check_survivors
 from crypto.ring import Ring
 from crypto.secure_sum import (
     SECURE_SUMS,
+    ClientSeat,
     Done,
     Outgoing,
     Ready,
+    Seat,
     SecureSum,
     SumAggregator,
     SumClient,
     SumOfficer,
     Terms,
+    VectorSource,
 )
 
 Vector = NDArray[np.int64]
@@ -78,6 +81,29 @@ def seeded(label: object) -> Rand:
 @lru_cache(maxsize=512)
 def identity(index: int) -> Identity:
     return Identity.generate(seeded(f"identity {index}"))
+
+
+def seat(index: int, rand: Rand, *, signer: int | None = None) -> Seat:
+    """An officer's seat; with another party's key where a signer is given."""
+    return Seat(
+        index=index,
+        identity=identity(index if signer is None else signer),
+        rand=rand,
+        intent_check=logged,
+    )
+
+
+def client_seat(
+    index: int, vector: VectorSource, rand: Rand, *, signer: int | None = None
+) -> ClientSeat:
+    """A client's seat; see seat."""
+    return ClientSeat(
+        index=index,
+        identity=identity(index if signer is None else signer),
+        rand=rand,
+        intent_check=logged,
+        vector=vector,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -173,28 +199,21 @@ class Run:
 
     def __post_init__(self) -> None:
         protocol = PROTOCOLS[self.name]
-        self.aggregator = protocol.aggregator(self.terms, identity=identity(0))
-        self.clients = {
-            k: protocol.client(
-                self.terms,
-                index=k,
-                identity=identity(k),
-                vector=lambda k=k: self.vectors[k],
-                rand=seeded(f"{self.seed} client {k}"),
-                intent_check=logged,
-            )
-            for k in self.terms.cohort
-        }
+        self.aggregator = protocol.aggregator(self.terms, identity(0))
+        self.clients = {k: self.client(k) for k in self.terms.cohort}
         self.officers = {
-            k: protocol.officer(
-                self.terms,
-                index=k,
-                identity=identity(k),
-                rand=seeded(f"{self.seed} officer {k}"),
-                intent_check=logged,
-            )
+            k: protocol.officer(self.terms, seat(k, seeded(f"{self.seed} officer {k}")))
             for k in self.terms.roster.officer_indices[: protocol.committee(15, 8).members]
         }
+
+    def client_seat(self, index: int, rand: Rand | None = None) -> ClientSeat:
+        """The seat of a client of this run, with randomness of the run's seed or another one."""
+        chosen = seeded(f"{self.seed} client {index}") if rand is None else rand
+        return client_seat(index, lambda: self.vectors[index], chosen)
+
+    def client(self, index: int, rand: Rand | None = None) -> SumClient:
+        """A new client of this run; see client_seat."""
+        return PROTOCOLS[self.name].client(self.terms, self.client_seat(index, rand))
 
     @property
     def parties(self) -> dict[int, SumClient | SumOfficer]:

@@ -33,14 +33,13 @@ from crypto.masking_messages import (
     encode_unmask_answer,
 )
 from crypto.prg import expand
-from crypto.secure_sum import SECURE_SUMS
 from crypto.shamir import combine
+from tests.crypto.adversary import lie, secret_of, unmasked
 from tests.crypto.harness import (
     INTENT,
     Run,
     context_of,
     identity,
-    logged,
     make_terms,
     make_vectors,
     payload_of,
@@ -49,9 +48,8 @@ from tests.crypto.harness import (
     show,
     total,
 )
-from tests.crypto.test_masking_attacks import lie, secret_of, unmasked
+from tests.crypto.masking_runs import CONSISTENCY, MASKED, UNMASK
 
-ADVERTISE, SHARE, MASKED, CONSISTENCY, UNMASK = range(5)
 VICTIM = 4
 
 
@@ -185,14 +183,7 @@ def attempt(rand: Rand, *, late: bool) -> Run:
     """An attempt in which the victim's input is in time, or reaches the aggregator too late."""
     terms = make_terms(5, length=20)
     run = Run("masking", terms, make_vectors(terms), os.urandom(8))
-    run.clients[VICTIM] = SECURE_SUMS["masking"].client(
-        terms,
-        index=VICTIM,
-        identity=identity(VICTIM),
-        vector=lambda: run.vectors[VICTIM],
-        rand=rand,
-        intent_check=logged,
-    )
+    run.clients[VICTIM] = run.client(VICTIM, rand)
     lost = {(MASKED, VICTIM)} if late else set()
     done = run.drive(forge=lambda step, k, answer: None if (step, k) in lost else answer)
     assert (VICTIM in done.contributors) is not late

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.errors import Malformed, MessageRefused, SumAborted
+from crypto.errors import MessageRefused, SumAborted
 from crypto.masking_messages import (
     Neighbourhood,
     Opening,
@@ -29,11 +29,10 @@ from tests.crypto.harness import (
     Run,
     make_terms,
     make_vectors,
-    payload_of,
-    resign,
     terms_for,
     total,
 )
+from tests.crypto.strictness import check_pairs, drive_with_nonsense
 
 MASKED, CONSISTENCY, UNMASK = 2, 3, 4
 
@@ -41,7 +40,7 @@ MASKED, CONSISTENCY, UNMASK = 2, 3, 4
 @given(data=st.binary(max_size=200))
 def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
     request = Opening(bytes(32), (1,), ())
-    for decode, encode in (
+    pairs = (
         (decode_bundle, encode_bundle),
         (decode_dealings, lambda value: encode_dealings(*value)),
         (decode_delivery, lambda value: encode_delivery(*value)),
@@ -51,12 +50,8 @@ def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
         (decode_advert, encode_advert),
         (decode_masked_input, lambda value: value[0] + value[1]),
         (lambda value: decode_unmask_answer(value, request, request.kinds), lambda _: data),
-    ):
-        try:
-            value = decode(data)
-        except Malformed:
-            continue
-        assert encode(value) == data
+    )
+    check_pairs(pairs, data)
 
 
 @pytest.mark.parametrize("name", sorted(SECURE_SUMS))
@@ -85,19 +80,6 @@ def test_random_bytes_to_anyone_at_any_step(name: str, data: st.DataObject) -> N
     np.testing.assert_array_equal(done.total, total(terms, vectors, terms.cohort))
 
 
-def damaged(data: st.DataObject, payload: bytes) -> bytes:
-    """Random bytes, or the true payload with some bytes changed, cut or added."""
-    if data.draw(st.booleans()):
-        return data.draw(st.binary(max_size=300))
-    changed = bytearray(payload)
-    for _ in range(data.draw(st.integers(0, 3))):
-        if changed:
-            changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    return bytes(changed[: data.draw(st.integers(0, len(changed)))]) + data.draw(
-        st.binary(max_size=3)
-    )
-
-
 @settings(max_examples=80)
 @given(data=st.data())
 def test_signed_nonsense_of_insiders(data: st.DataObject) -> None:
@@ -112,18 +94,8 @@ def test_signed_nonsense_of_insiders(data: st.DataObject) -> None:
     step = data.draw(st.sampled_from([0, 1, CONSISTENCY, UNMASK]))
     request_step = data.draw(st.integers(0, UNMASK))
 
-    def answer(at: int, client: int, message: bytes) -> bytes:
-        if (at, client) != (step, 2):
-            return message
-        return resign(message, damaged(data, payload_of(message)))
-
-    def request(at: int, client: int, message: bytes) -> bytes:
-        if (at, client) != (request_step, 3):
-            return message
-        return resign(message, damaged(data, payload_of(message)))
-
     try:
-        done = run.drive(forge=answer, forge_request=request)
+        done = drive_with_nonsense(run, data, (step, 2), (request_step, 3))
     except SumAborted:
         return
     assert len(done.contributors) >= terms.quorum

@@ -47,32 +47,20 @@ from tests.crypto.harness import (
     shown,
     total,
 )
-
-ADVERTISE, SHARE, MASKED, CONSISTENCY, UNMASK = range(5)
+from tests.crypto.masking_runs import (
+    ADVERTISE,
+    CONSISTENCY,
+    MASKED,
+    SHARE,
+    UNMASK,
+    refuses,
+    requests_of,
+)
 
 
 def masking(clients: int = 5, **changes: object) -> Run:
     terms = make_terms(clients, **changes)
     return Run("masking", terms, make_vectors(terms))
-
-
-def requests_of(run: Run, step: int) -> dict[int, bytes]:
-    """Drive honestly until the aggregator's requests of a step are out."""
-    out = run.aggregator.begin()
-    for _ in range(step):
-        for k, request in out.messages.items():
-            run.aggregator.receive(k, run.clients[k].step(request))
-        out = run.aggregator.advance()
-        if not isinstance(out, Outgoing):
-            out = run.aggregator.authorise(INTENT, EVIDENCE)
-    return dict(out.messages)
-
-
-def refuses(run: Run, client: int, message: bytes, match: str, sender: int = 0) -> None:
-    """The client refuses the message by name."""
-    with pytest.raises(MessageRefused, match=match) as caught:
-        run.clients[client].step(message)
-    assert caught.value.sender == sender
 
 
 def asked(opening: Opening) -> bytes:

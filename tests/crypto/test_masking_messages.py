@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from crypto.codec import Writer, tagged_digest
@@ -32,6 +29,7 @@ from crypto.masking_messages import (
     encode_masked_input,
     encode_unmask_answer,
 )
+from tests.crypto.strictness import Case, check_case
 
 
 def filled(length: int, first: int = 1) -> bytes:
@@ -51,7 +49,7 @@ ASKED = {2: Kind.MASK_SECRET, 300: Kind.SELF_SEED}
 GIVEN = {2: filled(32, 5), 300: filled(32, 6)}
 INDICES = Writer().indices((2, 7)).done()
 
-CASES: dict[str, tuple[bytes, bytes, Callable[[bytes], Any], Any]] = {
+CASES: dict[str, Case] = {
     "shares": (
         SHARES.encode(),
         filled(32) + filled(32, 100),
@@ -135,12 +133,7 @@ CASES: dict[str, tuple[bytes, bytes, Callable[[bytes], Any], Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_message_is_written_as_stated_and_nothing_else_is_read(name: str) -> None:
-    written, stated, decode, value = CASES[name]
-    assert written == stated
-    assert decode(written) == value
-    for wrong in (written[:-1], written + b"\0", b""):
-        with pytest.raises(Malformed):
-            decode(wrong)
+    check_case(CASES[name])
 
 
 def test_sizes_are_those_of_their_parts() -> None:

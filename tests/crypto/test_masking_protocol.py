@@ -10,7 +10,16 @@ import pytest
 from crypto.errors import MessageRefused, TermsRefused
 from crypto.secure_sum import SECURE_SUMS
 from crypto.terms import Committee
-from tests.crypto.harness import Run, another, identity, logged, make_terms, make_vectors, resign
+from tests.crypto.harness import (
+    Run,
+    another,
+    client_seat,
+    identity,
+    make_terms,
+    make_vectors,
+    resign,
+    seat,
+)
 
 MASKING = SECURE_SUMS["masking"]
 
@@ -22,23 +31,16 @@ def test_there_is_no_committee() -> None:
 
 def test_there_are_no_officers() -> None:
     terms = make_terms(4)
-    given: dict[str, Any] = {"index": 5, "identity": identity(5), "rand": bytes}
     with pytest.raises(TermsRefused, match="officer 5 of 'masking', which has no officers"):
-        MASKING.officer(terms, intent_check=logged, **given)
+        MASKING.officer(terms, seat(5, bytes))
     with pytest.raises(TermsRefused, match="officer 5 of 'masking', which has no officers"):
-        MASKING.restore_officer(terms, intent_check=logged, state=b"", **given)
+        MASKING.restore_officer(terms, seat(5, bytes), b"")
 
 
 def restored(index: int, terms: Any, state: bytes, signer: int) -> object:
-    return MASKING.restore_client(
-        terms,
-        index=index,
-        identity=identity(signer),
-        vector=lambda: np.zeros(terms.length, dtype=np.int64),
-        rand=bytes,
-        intent_check=logged,
-        state=state,
-    )
+    vector = np.zeros(terms.length, dtype=np.int64)
+    taken = client_seat(index, lambda: vector, bytes, signer=signer)
+    return MASKING.restore_client(terms, taken, state)
 
 
 def test_parties_are_checked_again_when_they_are_restored() -> None:
@@ -47,15 +49,15 @@ def test_parties_are_checked_again_when_they_are_restored() -> None:
     unsafe = another(terms, threshold=2, min_survivors=3)
     client, aggregator = run.clients[1].save(), run.aggregator.save()
     restored(1, terms, client, 1)
-    MASKING.restore_aggregator(terms, identity=identity(0), state=aggregator)
+    MASKING.restore_aggregator(terms, identity(0), aggregator)
     with pytest.raises(TermsRefused, match="both shares of one client"):
         restored(1, unsafe, client, 1)
     with pytest.raises(TermsRefused, match="not the one in the roster"):
         restored(1, terms, client, 2)
     with pytest.raises(TermsRefused, match="both shares of one client"):
-        MASKING.restore_aggregator(unsafe, identity=identity(0), state=aggregator)
+        MASKING.restore_aggregator(unsafe, identity(0), aggregator)
     with pytest.raises(TermsRefused, match="not the one in the roster"):
-        MASKING.restore_aggregator(terms, identity=identity(1), state=aggregator)
+        MASKING.restore_aggregator(terms, identity(1), aggregator)
 
 
 def test_an_invitation_is_the_aggregators_for_this_client_and_attempt() -> None:

@@ -8,22 +8,8 @@ import pytest
 from crypto.errors import OutOfOrder, RingRefused
 from crypto.masking_aggregator import MaskingAggregator
 from crypto.masking_messages import Kind
-from crypto.protocol import Outgoing
 from tests.crypto.harness import Run, make_terms, make_vectors, seeded
-
-MASKED_INPUT = 2
-
-
-def before_inputs(run: Run) -> Outgoing:
-    """Everybody honest up to the requests for inputs."""
-    out = run.begin()
-    for _ in range(MASKED_INPUT):
-        for k, request in out.messages.items():
-            run.aggregator.receive(k, run.clients[k].step(request))
-        advanced = run.aggregator.advance()
-        assert isinstance(advanced, Outgoing)
-        out = advanced
-    return out
+from tests.crypto.masking_runs import MASKED, requests_of
 
 
 @pytest.mark.parametrize("shape", [(4,), (6,), (5, 1), (1, 5), ()])
@@ -31,7 +17,7 @@ def test_a_vector_of_another_shape_never_leaves(shape: tuple[int, ...]) -> None:
     """And the client is at its end: what masks it had are not used for another vector."""
     terms = make_terms(3, officers=0, length=5)
     run = Run("masking", terms, {**make_vectors(terms), 2: np.zeros(shape, dtype=np.int64)})
-    request = before_inputs(run).messages[2]
+    request = requests_of(run, MASKED)[2]
     with pytest.raises(RingRefused, match=r"allowed: \(5,\)"):
         run.clients[2].step(request)
     with pytest.raises(OutOfOrder):
@@ -42,7 +28,7 @@ def test_of_many_wrong_secrets_none_is_the_one_committed_to() -> None:
     """Their public keys and commitments are less or greater than the right ones by chance."""
     terms = make_terms(3, officers=0)
     run = Run("masking", terms, make_vectors(terms))
-    before_inputs(run)
+    requests_of(run, MASKED)
     aggregator, rand = run.aggregator, seeded("wrong secrets")
     assert isinstance(aggregator, MaskingAggregator)
     for _ in range(16):

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 import crypto.masking_client
 from crypto.envelope import Heading
-from crypto.errors import MessageRefused, SumAborted
+from crypto.errors import SumAborted
 from crypto.keys import Roster
 from crypto.masking_client import MaskingClient
 from crypto.masking_graph import Graph
 from crypto.masking_messages import (
-    Kind,
     Neighbourhood,
     Opening,
     OpeningRequest,
@@ -29,7 +28,7 @@ from crypto.masking_messages import (
 from crypto.secure_sum import Outgoing, Terms
 from crypto.sharing import broken_condition
 from crypto.terms import Sharing
-from tests.contracts.test_saved_state import restarting
+from tests.crypto.adversary import OTHER_INTENT, Adversary, closure
 from tests.crypto.harness import (
     EVIDENCE,
     INTENT,
@@ -42,9 +41,17 @@ from tests.crypto.harness import (
     shown,
     total,
 )
-from tests.crypto.test_masking_attacks import OTHER_INTENT, Adversary
+from tests.crypto.masking_runs import (
+    ADVERTISE,
+    CONSISTENCY,
+    MASKED,
+    SHARE,
+    UNMASK,
+    refuses,
+    requests_of,
+)
+from tests.crypto.restarts import restarting
 
-ADVERTISE, SHARE, MASKED, CONSISTENCY, UNMASK = range(5)
 # Of a neighbourhood of 7, 5 make a secret; 2 in common are sure to two sets of 5 beside a colluder.
 CLIENTS, DEGREE, THRESHOLD = 12, 6, 5
 
@@ -59,28 +66,10 @@ def ring(clients: int = CLIENTS, seed: object = 0, **changes: int) -> Run:
     return Run("ring", terms, make_vectors(terms), seed)
 
 
-def requests_of(run: Run, step: int) -> dict[int, bytes]:
-    """Drive honestly until the aggregator's requests of a step are out."""
-    out = run.aggregator.begin()
-    for _ in range(step):
-        for k, request in out.messages.items():
-            run.aggregator.receive(k, run.clients[k].step(request))
-        out = run.aggregator.advance()
-        if not isinstance(out, Outgoing):
-            out = run.aggregator.authorise(INTENT, EVIDENCE)
-    return dict(out.messages)
-
-
 def graph(run: Run, client: int = 1) -> Graph:
     found = run.clients[client]._graph  # type: ignore[attr-defined]
     assert found is not None
     return found
-
-
-def refuses(run: Run, client: int, message: bytes, match: str, sender: int = 0) -> None:
-    with pytest.raises(MessageRefused, match=match) as caught:
-        run.clients[client].step(message)
-    assert caught.value.sender == sender
 
 
 # --- sums ---------------------------------------------------------------------------------------
@@ -313,25 +302,6 @@ def test_signatures_count_from_the_committee_alone() -> None:
 
 
 # --- attacks ------------------------------------------------------------------------------------
-
-
-def closure(adversary: Adversary) -> None:
-    """Never both secrets of an honest client; one opening; one sum over all of its survivors."""
-    terms, corrupt = adversary.run.terms, adversary.corrupt
-    for victim in set(terms.cohort) - corrupt:
-        assert not all(adversary.knows(victim, kind) for kind in Kind)
-    agreed = set(adversary.opened.values())
-    assert len(agreed) <= 1
-    basis = adversary.open_sums()
-    event(f"shares given: {bool(agreed)}, sum open: {bool(len(basis))}")
-    if not len(basis):
-        return
-    ((_, opening),) = agreed
-    assert len(opening.survivors) >= terms.quorum
-    (combination,) = basis
-    inside = np.array([k in opening.survivors for k in sorted(adversary.uploads)])
-    assert inside.sum() == len(set(opening.survivors) - corrupt) >= 2
-    np.testing.assert_allclose(np.abs(combination.sum() * combination), inside, atol=1e-9)
 
 
 @settings(max_examples=100)

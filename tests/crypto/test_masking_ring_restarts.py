@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crypto.errors import StateRefused
-from tests.contracts.test_saved_state import restarting, restore
 from tests.crypto.harness import Run, another, make_terms, make_vectors, total
+from tests.crypto.restarts import restarting, restore
 
 CLIENTS, DEGREE = 12, 6
 

@@ -83,7 +83,7 @@ def test_errors_tell_what_to_do() -> None:
     sealed = SEALER.seal(STATE)
     for bad, told in (
         (b"", "put the party's own file back"),
-        (MAGIC + bytes([2]) + sealed[5:], "go on with the version that sealed it"),
+        (MAGIC + bytes([2]) + sealed[5:], "go on with the version that wrote it"),
         (sealed[:-1], "or leave the run"),
     ):
         with pytest.raises(StateRefused, match=told):

@@ -7,6 +7,7 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType, ModuleType
 
 import numpy as np
@@ -21,12 +22,13 @@ from crypto.masking_messages import DealtShares
 from crypto.secure_sum import SECURE_SUMS
 from tests.crypto.harness import (
     Run,
+    client_seat,
     identity,
-    logged,
     make_terms,
     make_vectors,
     payload_of,
     resign,
+    seat,
     seeded,
     show,
     shown,
@@ -64,14 +66,7 @@ def recorded_run(name: str) -> tuple[Run, Recorder]:
     vectors = {k: np.full(terms.length, MARK + k, dtype=np.int64) for k in terms.cohort}
     run = Run(name, terms, vectors)
     for k in terms.cohort:
-        run.clients[k] = SECURE_SUMS[name].client(
-            terms,
-            index=k,
-            identity=identity(k),
-            vector=lambda k=k: vectors[k],
-            rand=recorder,
-            intent_check=logged,
-        )
+        run.clients[k] = run.client(k, recorder)
     return run, recorder
 
 
@@ -216,6 +211,16 @@ def test_exceptions_do_not_show_secrets() -> None:
             assert str(MARK // 100) not in text
 
 
+def test_seats_show_and_pickle_nothing() -> None:
+    """Not even of a source of randomness or of vectors whose own repr would tell."""
+    vector = np.full(5, MARK, dtype=np.int64)
+    told = partial(vector.__mul__, vector)
+    for taken in (seat(3, partial(bytes, MARK)), client_seat(3, told, partial(bytes, MARK))):
+        assert repr(taken) == f"{type(taken).__name__}(index=3)"
+        with pytest.raises(KeyRefused, match="never pickled"):
+            pickle.dumps(taken)
+
+
 def test_refused_randomness_and_keys_do_not_show() -> None:
     secret = b"0123456789abcdef0123456789abcde"
     for call in (lambda: Identity.from_seed(secret), lambda: Identity.generate(lambda n: secret)):
@@ -230,14 +235,7 @@ def test_seeds_and_shares_do_not_travel_in_clear_before_unmasking() -> None:
     terms = make_terms(4)
     run = Run("masking", terms, make_vectors(terms))
     for k in terms.cohort:
-        run.clients[k] = SECURE_SUMS["masking"].client(
-            terms,
-            index=k,
-            identity=identity(k),
-            vector=lambda k=k: run.vectors[k],
-            rand=recorder,
-            intent_check=logged,
-        )
+        run.clients[k] = run.client(k, recorder)
     run.drive()
     sent = b"".join(m for round_ in [*run.requests[:4], *run.answers[:4]] for m in round_.values())
     for secret in recorder.given:
@@ -252,14 +250,7 @@ def test_dealing_is_fresh_for_every_call() -> None:
     recorder = Recorder()
     terms = make_terms(3)
     run = Run("masking", terms, make_vectors(terms))
-    run.clients[1] = SECURE_SUMS["masking"].client(
-        terms,
-        index=1,
-        identity=identity(1),
-        vector=lambda: run.vectors[1],
-        rand=recorder,
-        intent_check=logged,
-    )
+    run.clients[1] = run.client(1, recorder)
     out = run.aggregator.begin()
     for k, request in out.messages.items():
         run.aggregator.receive(k, run.clients[k].step(request))

@@ -23,8 +23,8 @@ from crypto.he_messages import OpenRequest, decode_ciphertexts, encode_ciphertex
 from crypto.he_packing import from_coefficients, to_coefficients
 from crypto.he_seal import Rounder, scheme_for
 from crypto.he_transform import transform_for
+from crypto.machines import Outgoing, Ready
 from crypto.progress import listening
-from crypto.protocol import Outgoing, Ready
 from crypto.residues import Multiplier, Words, add, column, hashed, reduced, subtract
 from crypto.secure_sum import SECURE_SUMS, SumOfficer
 from crypto.threshold_contexts import context_of_key, context_under, digest_of_key, digest_of_share
@@ -51,11 +51,11 @@ from tests.crypto.harness import (
     INTENT,
     Run,
     identity,
-    logged,
     make_terms,
     make_vectors,
     payload_of,
     resign,
+    seat,
     total,
 )
 
@@ -229,12 +229,7 @@ def test_the_same_set_gets_the_same_bytes_and_there_is_a_limit() -> None:
     with pytest.raises(MessageRefused, match="4 sets of members; allowed: 3"):
         run.officers[k].step(asked(run, k, (sets[3],)))
     restarted = SECURE_SUMS["threshold"].restore_officer(
-        run.terms,
-        index=k,
-        identity=identity(k),
-        rand=os.urandom,
-        intent_check=logged,
-        state=run.officers[k].save(),
+        run.terms, seat(k, os.urandom), run.officers[k].save()
     )
     for who in (run.officers[k], restarted):
         assert [who.step(asked(run, k, (s,))) for s in sets[:limit]] == given
@@ -679,7 +674,7 @@ def finish(run: Run) -> np.ndarray:
 
 def test_a_client_that_deviates_is_refused_in_the_terms() -> None:
     terms = make_terms(5, officers=5, max_colluders=1)
-    with pytest.raises(TermsRefused, match=r"max_colluders is 1; allowed: 0.*committee's key"):
+    with pytest.raises(TermsRefused, match=r"max_colluders is 1; allowed: 0.*secret key"):
         SECURE_SUMS["threshold"].check(terms)
 
 

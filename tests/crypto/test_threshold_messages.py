@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -39,6 +36,7 @@ from crypto.threshold_messages import (
 from crypto.threshold_parameters import parameters_for
 from crypto.threshold_sharing import repeats_of
 from tests.crypto.harness import seeded
+from tests.crypto.strictness import Case, check_case
 
 PARAMETERS = parameters_for(20, 5, 100, 5, 3)
 SCHEME = PARAMETERS.scheme
@@ -62,7 +60,7 @@ def words(*rows: tuple[int, ...]) -> bytes:
     return b"".join(word.to_bytes(8, "little") for row in rows for word in row)
 
 
-CASES: dict[str, tuple[bytes, bytes, Callable[[bytes], Any], Any]] = {
+CASES: dict[str, Case] = {
     "commitment": (
         Commitment(ONE, CHANNEL).encode(),
         ONE + CHANNEL,
@@ -135,12 +133,7 @@ CASES: dict[str, tuple[bytes, bytes, Callable[[bytes], Any], Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_message_is_written_as_stated_and_nothing_else_is_read(name: str) -> None:
-    written, stated, decode, value = CASES[name]
-    assert written == stated
-    assert decode(written) == value
-    for wrong in (written[:-1], written + b"\0", b""):
-        with pytest.raises(Malformed):
-            decode(wrong)
+    check_case(CASES[name])
 
 
 def test_a_commitment_is_of_one_member_in_one_attempt_to_one_part() -> None:

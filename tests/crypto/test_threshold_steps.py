@@ -37,7 +37,7 @@ from crypto.threshold_messages import (
 from crypto.threshold_opening import key_fits
 from crypto.threshold_parameters import choose
 from crypto.threshold_sharing import repeats_of
-from tests.crypto.harness import identity, make_terms, payload_of, resign, seeded
+from tests.crypto.harness import identity, make_terms, payload_of, resign, seat, seeded
 
 TERMS = make_terms(4, officers=3, committee_threshold=2, min_survivors=3, threshold=1, length=50)
 PARAMETERS = choose(TERMS)
@@ -48,12 +48,7 @@ KEY = context_of_key(TERMS)
 
 
 def makers(terms: Terms = TERMS) -> dict[int, KeyMaker]:
-    return {
-        k: KeyMaker(
-            terms, index=k, identity=identity(k), parameters=PARAMETERS, rand=seeded(f"maker {k}")
-        )
-        for k in MEMBERS
-    }
+    return {k: KeyMaker(terms, seat(k, seeded(f"maker {k}")), PARAMETERS) for k in MEMBERS}
 
 
 class Making:

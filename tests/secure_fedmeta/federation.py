@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,6 +19,7 @@ from audit.note import LogSigner
 from crypto.keys import Identity
 from crypto.secure_sum import (
     SECURE_SUMS,
+    ClientSeat,
     Done,
     Outgoing,
     Ready,
@@ -112,27 +113,22 @@ class SpySum:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def client(self, terms: Terms, *, vector: Callable[[], Vector], **named: Any) -> SumClient:
-        return self.inner.client(terms, vector=self._remembered(terms, vector, named), **named)
+    def client(self, terms: Terms, seat: ClientSeat) -> SumClient:
+        return self.inner.client(terms, self._remembering(terms, seat))
 
-    def restore_client(
-        self, terms: Terms, *, vector: Callable[[], Vector], **named: Any
-    ) -> SumClient:
-        remembered = self._remembered(terms, vector, named)
-        return self.inner.restore_client(terms, vector=remembered, **named)
+    def restore_client(self, terms: Terms, seat: ClientSeat, state: bytes) -> SumClient:
+        return self.inner.restore_client(terms, self._remembering(terms, seat), state)
 
-    def _remembered(
-        self, terms: Terms, vector: Callable[[], Vector], named: Mapping[str, Any]
-    ) -> Callable[[], Vector]:
+    def _remembering(self, terms: Terms, seat: ClientSeat) -> ClientSeat:
         def remembered() -> Vector:
-            found = vector()
-            self.vectors[terms.round, terms.attempt, named["index"]] = found.copy()
+            found = seat.vector()
+            self.vectors[terms.round, terms.attempt, seat.index] = found.copy()
             return found
 
-        return remembered
+        return replace(seat, vector=remembered)
 
-    def aggregator(self, terms: Terms, *, identity: Identity) -> SumAggregator:
-        return _SpyAggregator(self, terms, self.inner.aggregator(terms, identity=identity))
+    def aggregator(self, terms: Terms, identity: Identity) -> SumAggregator:
+        return _SpyAggregator(self, terms, self.inner.aggregator(terms, identity))
 
     def check_sums(self) -> None:
         """Every opened sum is the plain sum of exactly its contributors' vectors."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 
 from crypto.envelope import Step
 from crypto.sealed_state import StateSealer
-from secure_fedmeta.client import Client
+from secure_fedmeta.client import Client, Holdings
 from secure_fedmeta.party import Party
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.vault import Vault
@@ -27,10 +27,11 @@ UPLOADS = {"masking": Step.MASKED_INPUT, "plain": Step.PLAIN_INPUT, "he": Step.H
 def reborn(party: Party, vault: Vault, setting: Setting | None = None) -> Party:
     """The same party in a new process: all it has is what a party is given, and its vault."""
     held = vars(party)
-    given = {name: held[f"_{name}"] for name in ("index", "identity", "rand")}
-    if isinstance(party, Client):
-        given |= {name: held[f"_{name}"] for name in ("work", "noise", "charge")}
-    return type(party)(setting or held["_setting"], vault=vault, **given)
+    if not isinstance(party, Client):
+        given = {name: held[f"_{name}"] for name in ("index", "identity", "rand")}
+        return type(party)(setting or held["_setting"], vault=vault, **given)
+    holdings = Holdings(**{each.name: held[f"_{each.name}"] for each in fields(Holdings)})
+    return type(party)(setting or held["_setting"], holdings, vault=vault)
 
 
 def federation_at(folder: Path, protocol: str) -> Federation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ import tomli_w
 from typer.testing import CliRunner
 
 from crypto.masking import Masking
+from crypto.secure_sum import ClientSeat, SumClient, Terms
 from privacy.noise import SAMPLERS
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
@@ -209,9 +211,9 @@ def test_a_divisor_of_survivors_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_sum_that_loses_a_vector_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Masking.client
 
-    def forgetful(self: Masking, terms: Any, *, index: int, vector: Any, **rest: Any) -> Any:
-        source = (lambda: 0 * vector()) if index == 2 else vector
-        return right(self, terms, index=index, vector=source, **rest)
+    def forgetful(self: Masking, terms: Terms, seat: ClientSeat) -> SumClient:
+        source = (lambda: 0 * seat.vector()) if seat.index == 2 else seat.vector
+        return right(self, terms, replace(seat, vector=source))
 
     monkeypatch.setattr(Masking, "client", forgetful)
     assert {"opened sums", "divisor of the average", SUM} <= failed(checks())

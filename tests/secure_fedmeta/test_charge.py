@@ -63,6 +63,14 @@ def grant(ledger: Ledger, plan: PrivacyPlan, name: str, rounds: int) -> None:
     ledger.grant(name, unit=Unit.TASK, epsilon=epsilon, delta=plan.delta, approver="the client")
 
 
+def with_own_ledger(folder: Path, ledger: Ledger, plan: PrivacyPlan) -> Federation:
+    """A federation whose first client charges its own ledger, with grants for three rounds."""
+    grant(ledger, plan, NAMES[0], 3)
+    charges: dict[str, Charge] = {name: Uncounted() for name in NAMES}
+    charges[NAMES[0]] = own(ledger, NAMES[0], plan)
+    return Federation(folder, charges=charges)
+
+
 def _epsilon_of(plan: PrivacyPlan, rounds: int) -> float:
     return spend([plan.worst_event()] * rounds, delta=plan.delta).worst
 
@@ -95,10 +103,7 @@ def test_too_many_clients_without_budget_open_nothing(tmp_path: Path) -> None:
 def test_a_client_reserves_the_dearest_event_before_it_computes(
     tmp_path: Path, ledger: Ledger, plan: PrivacyPlan
 ) -> None:
-    grant(ledger, plan, NAMES[0], 3)
-    charges: dict[str, Charge] = {name: Uncounted() for name in NAMES}
-    charges[NAMES[0]] = own(ledger, NAMES[0], plan)
-    federation = Federation(tmp_path, charges=charges)
+    federation = with_own_ledger(tmp_path, ledger, plan)
     client = federation.parties.clients[1]
     work, seen = client._work, []
 
@@ -151,10 +156,7 @@ def test_a_client_cut_off_after_its_charge_never_answers_that_moment(
     tmp_path: Path, ledger: Ledger, plan: PrivacyPlan
 ) -> None:
     """Its answer was lost before it was durable: the charge stays, no second noise is drawn."""
-    grant(ledger, plan, NAMES[0], 3)
-    charges: dict[str, Charge] = {name: Uncounted() for name in NAMES}
-    charges[NAMES[0]] = own(ledger, NAMES[0], plan)
-    federation = Federation(tmp_path, charges=charges)
+    federation = with_own_ledger(tmp_path, ledger, plan)
     vault = MemoryVault()
 
     class CutOff:

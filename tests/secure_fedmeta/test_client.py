@@ -93,7 +93,7 @@ def test_a_forged_opening_does_not_lock_a_client_out(federation: Federation, ind
         attempt=1,
         model_digest=setting.model_digest(federation.parts.initial()),
     )
-    signed = federation.spy.inner.aggregator(terms, identity=stranger).begin().messages[1]
+    signed = federation.spy.inner.aggregator(terms, stranger).begin().messages[1]
     for body in (envelope.body, signed, b"\0"):
         with pytest.raises((MessageRefused, TermsRefused)):
             client(federation).handle(encode(RoundOpen(index, 1, envelope.model, body)))
@@ -181,7 +181,7 @@ def test_terms_never_come_from_the_aggregator(tmp_path: Path, protocol: str, cha
     setting = foreign(federation.parties.setting, change)
     digest = setting.model_digest(federation.parts.initial())
     terms = setting.terms(round_index=1, attempt=1, model_digest=digest)
-    machine = federation.spy.inner.aggregator(terms, identity=federation.parties.aggregator)
+    machine = federation.spy.inner.aggregator(terms, federation.parties.aggregator)
     real = opened(opening(federation, 1)[1])
     message = encode(replace(real, body=machine.begin().messages[1]))
     with pytest.raises(MessageRefused):

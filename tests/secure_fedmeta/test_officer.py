@@ -185,7 +185,7 @@ def test_the_officer_has_a_key_of_its_own(tmp_path: Path) -> None:
 
 def test_colluders_are_refused_with_the_reason() -> None:
     parts = assemble(tiny({"secure_sum.protocol": "he"}))
-    with pytest.raises(ConfigError, match=r"max_colluders is 1; allowed: 0.*officer's key"):
+    with pytest.raises(ConfigError, match=r"max_colluders is 1; allowed: 0.*secret key"):
         found_parties(parts, bytes(32), Randomness(1), log_key=LOG_KEY)
 
 

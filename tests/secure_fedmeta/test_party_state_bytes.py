@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import StateRefused
 from secure_fedmeta.party_state import PartyState
-from tests.crypto.test_fuzz import damaged
+from tests.crypto.strictness import damaged
 
 RUN, INDEX = bytes(range(32)), 3
 COUNTS = st.integers(0, 2**32 - 1)

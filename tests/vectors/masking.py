@@ -21,7 +21,7 @@ from crypto.masking_messages import (
     encode_delivery,
     encode_unmask_answer,
 )
-from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready, SumClient
+from crypto.secure_sum import SECURE_SUMS, ClientSeat, Done, Outgoing, Ready, SumClient
 from tests.vectors.encapsulations import Encapsulations
 from tests.vectors.format import Case, Format, bad
 from tests.vectors.messages import IDENTITIES, SEEDS, terms_fields, terms_of
@@ -52,7 +52,7 @@ class Attempt:
         self.answers: list[Messages] = []
         self.drawn: dict[int, list[str]] = {}
         protocol = SECURE_SUMS["masking"]
-        self.aggregator = protocol.aggregator(self.terms, identity=IDENTITIES[0])
+        self.aggregator = protocol.aggregator(self.terms, IDENTITIES[0])
         self.clients = {k: self._client(k) for k in self.terms.cohort}
 
     def _client(self, index: int) -> SumClient:
@@ -63,14 +63,14 @@ class Attempt:
             drawn.append(taken.hex())
             return taken
 
-        return SECURE_SUMS["masking"].client(
-            self.terms,
+        seat = ClientSeat(
             index=index,
             identity=IDENTITIES[index],
-            vector=lambda: np.array(VECTORS[index], dtype=np.int64),
             rand=rand,
             intent_check=lambda evidence, survivors: hashlib.sha256(evidence).digest(),
+            vector=lambda: np.array(VECTORS[index], dtype=np.int64),
         )
+        return SECURE_SUMS["masking"].client(self.terms, seat)
 
     def drive(self, until: int = 5) -> Done | None:
         """Run to the end, or up to the requests of a step."""
