@@ -8,7 +8,7 @@ DEV    := $(VENV)/.dev-stamp
 BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
 
-.PHONY: demo test test-slow lint mutants wheel-check bench install clean postgres
+.PHONY: demo test test-slow lint mutants wheel-check bench results install clean postgres
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -74,8 +74,13 @@ mutants: $(DEV)
 wheel-check: $(DEV)
 	$(BIN)/python scripts/wheel_check.py
 
+# Every example with every algorithm and kind of noise, in short; writes docs/results.md.
+results: $(RUN)
+	$(BIN)/python scripts/results.py
+
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks.meta_gradients --json
+	$(BIN)/python -m benchmarks.conv_meta --json
 	$(BIN)/python -m benchmarks.credit_folds --json
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
 	$(BIN)/python -m benchmarks.utility --json

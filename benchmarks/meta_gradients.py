@@ -9,16 +9,13 @@ run in turn in this process with the same number of threads, and must agree to 1
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
-import higher  # type: ignore[import-untyped]
 import torch
-import torchopt
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 from torch.nn.functional import mse_loss
 
-from benchmarks._common import Timing, arguments, in_turn, machine, report, versions
+from benchmarks._common import arguments, in_turn, machine, report, versions
+from benchmarks._meta_peers import TOLERANCE, Contestant, against_best, disagreement, peers
 from secure_fedmeta.losses import LOSSES
 from secure_fedmeta.meta import LEARNERS, Learner, TaskBatch, build_learner
 from secure_fedmeta.meta.functional import FunctionalEngine
@@ -29,10 +26,6 @@ from secure_fedmeta.vector import ParameterVector
 COHORTS = {25: 40, 100: 25}  # tasks -> timed rounds
 POINTS = 10
 INNER_LR = 0.01
-TOLERANCE = 1e-5
-PEERS = ("autograd_loop", "higher", "torchopt")
-
-Contestant = Callable[[], Tensor]
 
 
 def sinusoids(tasks: int, generator: torch.Generator) -> TaskBatch:
@@ -42,49 +35,6 @@ def sinusoids(tasks: int, generator: torch.Generator) -> TaskBatch:
     x = 10 * torch.rand(tasks, 2 * POINTS, 1, generator=generator) - 5
     y = amplitude * torch.sin(x + phase)
     return TaskBatch(x[:, :POINTS], y[:, :POINTS], x[:, POINTS:], y[:, POINTS:])
-
-
-def autograd_loop(net: nn.Module, batch: TaskBatch) -> Tensor:
-    """One task at a time: `torch.autograd.grad` through `functional_call`."""
-    params: dict[str, Tensor] = dict(net.named_parameters())
-    rows = []
-    for sx, sy, qx, qy in _tasks(batch):
-        inner = mse_loss(functional_call(net, params, (sx,)), sy)
-        gradients = torch.autograd.grad(inner, list(params.values()), create_graph=True)
-        adapted = {
-            name: value - INNER_LR * gradient
-            for (name, value), gradient in zip(params.items(), gradients, strict=True)
-        }
-        outer = mse_loss(functional_call(net, adapted, (qx,)), qy)
-        rows.append(_flat(torch.autograd.grad(outer, list(params.values()))))
-    return torch.stack(rows)
-
-
-def with_higher(net: nn.Module, batch: TaskBatch) -> Tensor:
-    """Return what `higher.innerloop_ctx` gives, as in its MAML example."""
-    optimiser = torch.optim.SGD(net.parameters(), lr=INNER_LR)
-    rows = []
-    for sx, sy, qx, qy in _tasks(batch):
-        with higher.innerloop_ctx(net, optimiser, copy_initial_weights=False) as (model, inner):
-            inner.step(mse_loss(model(sx), sy))
-            outer = mse_loss(model(qx), qy)
-            rows.append(_flat(torch.autograd.grad(outer, list(net.parameters()))))
-    return torch.stack(rows)
-
-
-def with_torchopt(net: nn.Module, batch: TaskBatch) -> Tensor:
-    """Return what `torchopt.MetaSGD` gives, as in its MAML example."""
-    inner = torchopt.MetaSGD(net, lr=INNER_LR)
-    net_state = torchopt.extract_state_dict(net, by="reference")
-    inner_state = torchopt.extract_state_dict(inner, by="reference")
-    start = list(net.parameters())
-    rows = []
-    for sx, sy, qx, qy in _tasks(batch):
-        inner.step(mse_loss(net(sx), sy))
-        rows.append(_flat(torch.autograd.grad(mse_loss(net(qx), qy), start)))
-        torchopt.recover_state_dict(net, net_state)
-        torchopt.recover_state_dict(inner, inner_state)
-    return torch.stack(rows)
 
 
 def contestants(net: nn.Module, batch: TaskBatch) -> dict[str, Contestant]:
@@ -102,21 +52,8 @@ def contestants(net: nn.Module, batch: TaskBatch) -> dict[str, Contestant]:
     return {
         "secure_fedmeta": lambda: ours.outer_vectors(params, batch),
         "secure_fedmeta_general": lambda: general.outer_vectors(params, batch),
-        "autograd_loop": lambda: autograd_loop(net, batch),
-        "higher": lambda: with_higher(net, batch),
-        "torchopt": lambda: with_torchopt(net, batch),
+        **peers(net, batch, mse_loss, INNER_LR),
     }
-
-
-def disagreement(runs: dict[str, Contestant]) -> float:
-    """Return the largest absolute difference of any contestant from the plain loop."""
-    expected = runs["autograd_loop"]()
-    return max(float((run() - expected).abs().max()) for run in runs.values())
-
-
-def against_best(timings: dict[str, Timing], name: str) -> float:
-    """Return the fastest peer's median over the median of `name`."""
-    return min(timings[peer].median for peer in PEERS) / timings[name].median
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,15 +90,6 @@ def main(argv: list[str] | None = None) -> int:
     lines.append(f"largest difference {worst:.1e} (allowed {TOLERANCE:.0e})")
     report(result, lines=lines, quiet=options.json)
     return 0 if worst <= TOLERANCE else 1
-
-
-def _tasks(batch: TaskBatch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    columns = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
-    return list(zip(*columns, strict=True))
-
-
-def _flat(gradients: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
 if __name__ == "__main__":
