@@ -32,6 +32,17 @@ NOISE = {
     "distributed": (),
     "local": ("privacy.noise=local", "privacy.mechanism=gaussian"),
 }
+TITLES = (
+    "algorithm",
+    "noise",
+    "rounds",
+    "coordinates",
+    "epsilon",
+    "unadapted",
+    "adapted",
+    "bytes",
+    "verifies",
+)
 SHORT = (
     "evaluation.repeats=2",
     "evaluation.local_steps=20",
@@ -110,18 +121,7 @@ one time to the next; coordinates, epsilon and bytes do not.
 
 def table(rows: Iterable[Row]) -> str:
     """The rows that ran, as Markdown."""
-    titles = [
-        "algorithm",
-        "noise",
-        "rounds",
-        "coordinates",
-        "epsilon",
-        "unadapted",
-        "adapted",
-        "bytes",
-        "verifies",
-    ]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    lines = ["| " + " | ".join(TITLES) + " |", "|---" * len(TITLES) + "|"]
     for row in rows:
         found = row.report or {}
         held = found["held_out"]
