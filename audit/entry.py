@@ -134,7 +134,12 @@ class RoundIntent(_Strict):
 
 
 class RoundRelease(_Strict):
-    """After the opening: what came out, and the cumulative spend it brought each adversary to."""
+    """After the opening: what came out, and the cumulative spend it brought each adversary to.
+
+    `protected` are private metrics of the round by name, `clip_error` the noised part of units
+    within its clip bound less the quantile that is aimed at: both stand in the opened sum, under
+    its noise.
+    """
 
     round: Count
     attempt: Count
@@ -144,6 +149,8 @@ class RoundRelease(_Strict):
     aggregate: Digest
     spend: dict[str, dict[str, Figure]]
     evaluation: Digest | None
+    protected: dict[Name, Decimal] | None = None
+    clip_error: Decimal | None = None
 
 
 class RoundAbort(_Strict):

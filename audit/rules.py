@@ -3,16 +3,24 @@
 Entry 0 is the genesis; it holds the plan that `plan_digest` names. At most one round is open;
 (round, attempt) strictly grows. A release names the open intent, an intent is closed once, by its
 release or its abort, and the charge of an opened round stays. Each release starts from the model
-that the last one ended with.
+that the last one ended with. The clip bound of a round is that of the plan, or where the plan moves
+it, the one that follows from the figures of the releases before (see `_Clip`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
-from audit.canonical import dumps, sha256
+from audit.canonical import dumps, parse_decimal, sha256
 from audit.entry import Entry, Genesis, RoundAbort, RoundIntent, RoundRelease
 from audit.errors import EntryRefused
+
+MAX_CLIP_RATIO: Final = 1024.0
+CLIP_TOLERANCE: Final = 1e-9
+"""Relative difference that exponentials of two machines may have, added up over a long run."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Order:
         self._last_released: int | None = None
         self._model: str | None = None
         self._reservations: set[str] = set()
+        self._clip = _Clip({})
 
     def apply(self, entry: Entry) -> None:
         """Take the next entry; a refused one changes nothing.
@@ -65,15 +74,14 @@ class Order:
             raise EntryRefused(f"run {body.run!r} in an envelope of run {entry.run!r}")
         if sha256(dumps(body.plan)).hex() != body.plan_digest:
             raise EntryRefused("plan_digest is not the SHA-256 of the plan in canonical JSON")
+        self._clip = _Clip(body.plan)
         self.genesis = body
 
     def _intent(self, entry: Entry, body: RoundIntent, genesis: Genesis) -> None:
         self._check_new_round(body.round, body.attempt)
         if body.config_digest != genesis.config_digest or body.plan_digest != genesis.plan_digest:
             raise EntryRefused("config or plan is not the one of the genesis")
-        clip = genesis.plan.get("clip", body.clip)
-        if body.clip != clip:
-            raise EntryRefused(f"clip {body.clip}; the plan's is {clip}")
+        self._clip.check(body.clip)
         if body.reservation in self._reservations:
             raise EntryRefused(f"reservation {body.reservation!r} was used by an earlier intent")
         _check_cohort(body, genesis)
@@ -85,6 +93,7 @@ class Order:
         self._check_open(body.round, body.attempt, body.intent)
         if self._model is not None and body.model_before != self._model:
             raise EntryRefused("model_before is not the model that the last release ended with")
+        self._clip.move(body.clip_error)
         self.open_intent = None
         self.released += 1
         self._last_released = body.round
@@ -118,6 +127,51 @@ class Order:
             raise EntryRefused("names another intent than the open one")
         if (self.open_intent.round, self.open_intent.attempt) != (round_, attempt):
             raise EntryRefused(f"(round, attempt) {(round_, attempt)} is not its intent's")
+
+
+class _Clip:
+    """The clip bound of the next round, as the plan and the releases so far give it.
+
+    Where the plan's `extras` have an `adaptive_clip`, each release with error e moves the bound C
+    to C exp(-speed * e), within MAX_CLIP_RATIO of the first. Else it stays, and no release has e.
+    """
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        extras = plan.get("extras")
+        rule = extras.get("adaptive_clip") if isinstance(extras, dict) else None
+        self._stated = plan.get("clip")
+        self._speed: float | None = None
+        if rule is None:
+            return
+        if not isinstance(rule, dict) or not isinstance(self._stated, str):
+            raise EntryRefused("the plan moves a clip bound that it does not state")
+        self._speed = parse_decimal(_text(rule, "speed"))
+        self._first = self._now = parse_decimal(self._stated)
+
+    def check(self, clip: str) -> None:
+        """Refuse an intent with another bound."""
+        if self._speed is None:
+            if self._stated is not None and clip != self._stated:
+                raise EntryRefused(f"clip {clip}; the plan's is {self._stated}")
+        elif not math.isclose(parse_decimal(clip), self._now, rel_tol=CLIP_TOLERANCE):
+            raise EntryRefused(f"clip {clip}; the releases before give {self._now!r}")
+
+    def move(self, error: str | None) -> None:
+        """Take the error of a release."""
+        if (error is None) != (self._speed is None):
+            raise EntryRefused("a release has a clip error where the plan moves the clip, or none")
+        if error is None or self._speed is None:
+            return
+        power = max(-50.0, min(50.0, -self._speed * parse_decimal(error)))
+        low, high = self._first / MAX_CLIP_RATIO, self._first * MAX_CLIP_RATIO
+        self._now = min(max(self._now * math.exp(power), low), high)
+
+
+def _text(rule: Mapping[str, Any], name: str) -> str:
+    found = rule.get(name)
+    if not isinstance(found, str):
+        raise EntryRefused(f"the plan's adaptive clip has no {name}")
+    return found
 
 
 def _check_cohort(body: RoundIntent, genesis: Genesis) -> None:

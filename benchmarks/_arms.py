@@ -117,7 +117,8 @@ def run_trial(trial: Trial) -> Outcome:
 def trained(parts: Parts, randomness: Randomness, shape: Shape) -> NDArray[np.float64]:
     """The iterates of a training with every client present: `[rounds, d] float64`."""
     keys = randomness.stream("keys")
-    work = CohortWork(parts.learner, parts.source, {name: keys(32) for name in parts.training})
+    secrets = {name: keys(32) for name in parts.training}
+    work = CohortWork(parts.learner, parts.source, secrets, loss=parts.loss)
     sums = (planned_sums if shape == "planned" else shaped_sums(shape))(parts, work, randomness)
     state = parts.optimiser.init(parts.initial())
     iterates = []

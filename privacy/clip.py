@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,38 @@ def clip_l2(units: NDArray[np.floating[Any]], bound: float) -> NDArray[np.float6
     return rows
 
 
-def _clip_row(unit: NDArray[np.floating[Any]], bound: float, row: NDArray[np.float64]) -> None:
+def within(
+    units: NDArray[np.floating[Any]], bound: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows are finite, and which of them `clip_l2` keeps as they are.
+
+    Args:
+        units: float16, float32 or float64 [k, d], d at least 1.
+        bound: as for `clip_l2`.
+
+    Returns:
+        bool [k] each; a row that is not finite is within no bound.
+    """
+    norms = [_norm_of(unit, bound) for unit in units]
+    finite = np.array([norm is not None for norm in norms], dtype=np.bool_)
+    kept = np.array([norm is not None and not norm.over for norm in norms], dtype=np.bool_)
+    return finite, kept
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """A finite row's norm, of the row times 2^-exponent; and whether it is over the bound."""
+
+    value: float
+    exponent: int
+    over: bool
+
+
+def _norm_of(unit: NDArray[np.floating[Any]], bound: float) -> _Norm | None:
+    """The norm as `clip_l2` sees it; None where a value is not finite."""
     largest = max(float(unit.max()), -float(unit.min()))
     if not math.isfinite(largest):
-        row.fill(0.0)
-        return
+        return None
     # By a power of two the row comes to where squares neither overflow nor vanish.
     exponent = 0 if 2.0**-400 < largest < 2.0**400 else math.frexp(largest)[1]
     squared = 0.0
@@ -73,14 +101,25 @@ def _clip_row(unit: NDArray[np.floating[Any]], bound: float, row: NDArray[np.flo
             np.ldexp(part, -exponent, out=part)
         squared += float(np.dot(part, part))
     norm = math.sqrt(squared)
-    slack = (unit.size + 8) * 2.0**-52
     # On the row's scale. 2^520 times any bound is above every norm: no larger factor is needed.
     limit = math.ldexp(bound, min(-exponent, 520))
-    over = norm * (1.0 + slack) > limit
-    factor = bound * (1.0 - 2.0 * slack) / norm if over else 1.0
+    return _Norm(norm, exponent, norm * (1.0 + _slack(unit.size)) > limit)
+
+
+def _slack(size: int) -> float:
+    """Relative error of a computed norm, at most."""
+    return (size + 8) * 2.0**-52
+
+
+def _clip_row(unit: NDArray[np.floating[Any]], bound: float, row: NDArray[np.float64]) -> None:
+    norm = _norm_of(unit, bound)
+    if norm is None:
+        row.fill(0.0)
+        return
+    factor = bound * (1.0 - 2.0 * _slack(unit.size)) / norm.value if norm.over else 1.0
     np.copyto(row, unit)
-    if over and exponent:
-        np.ldexp(row, -exponent, out=row)
+    if norm.over and norm.exponent:
+        np.ldexp(row, -norm.exponent, out=row)
     # A row within the bound, zeros included, takes as long as one that is clipped.
     row *= factor
 
@@ -192,13 +231,15 @@ def bounded_sum(
     cap: int,
     delta: int,
     rng: SecureRandom,
+    behind: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Sum of the units' integer vectors, before noise.
 
     Adding or removing one unit, whatever it holds, moves the result by at most `delta` in L2 norm
     and by at most `cap` in each coordinate: each unit is clipped, mapped, scaled, rounded and
     clipped again by itself, and the coins of the rounding depend on nothing. Cutting coordinates
-    off brings every one of them nearer to zero, so it makes no vector longer.
+    off brings every one of them nearer to zero, so it makes no vector longer. What stands behind a
+    unit's vector is clipped together with it.
 
     Args:
         units: float16, float32 or float64 [k, d]; k = 0 gives zeros.
@@ -209,15 +250,20 @@ def bounded_sum(
         cap: largest magnitude of one coordinate of one unit, in steps.
         delta: L2 bound of one unit's integer vector, in steps.
         rng: the generator that decides the rounding.
+        behind: further coordinates of each unit, in steps: float64 [k, e]; None: there are none.
 
     Returns:
-        int64 [m].
+        int64 [m + e].
     """
-    total = np.zeros(forward(clip_l2(units[:0], clip)).shape[1], dtype=np.int64)
+    mapped = forward(clip_l2(units[:0], clip)).shape[1]
+    total = np.zeros(mapped + (0 if behind is None else behind.shape[1]), dtype=np.int64)
     # One row at a time: what one unit needs stays small, however many there are.
     for unit in range(units.shape[0]):
         row = forward(clip_l2(units[unit : unit + 1], clip))
-        rounded = round_stochastic(np.multiply(row, scale, out=row), rng)
-        np.clip(rounded, -cap, cap, out=rounded)
+        np.multiply(row, scale, out=row)
+        if behind is not None:
+            row = np.concatenate([row, behind[unit : unit + 1]], axis=1)
+        rounded = round_stochastic(row, rng)
+        np.clip(rounded[:, :mapped], -cap, cap, out=rounded[:, :mapped])
         total += clip_integers(rounded, delta)[0]
     return total

@@ -9,6 +9,7 @@ from privacy.clip import MAX_BOUND, MAX_DELTA, MIN_BOUND
 from privacy.compression import Compression
 from privacy.errors import PlanRefused
 from privacy.events import MAX_INT
+from privacy.extras import Extras
 from privacy.noise import MAX_VARIANCE
 from privacy.rdp import l1_bound
 from privacy.scale import steps
@@ -35,6 +36,7 @@ def derive(
     parameters: int,
     compression: Compression,
     value_bits: int | None,
+    extras: Extras,
     tasks_per_user: int | None,
     clients: int,
     min_survivors: int,
@@ -50,8 +52,8 @@ def derive(
     check_int("parameters", parameters, 1, MAX_DELTA)
     check_real("noise_multiplier", noise_multiplier, MIN_MULTIPLIER / 2.0, MAX_VARIANCE)
     image = compression.image(parameters)
-    chosen = steps(clip, image, value_bits)
-    dimension = image.length
+    chosen = steps(clip, image, value_bits, extras)
+    dimension = image.length + extras.count
     l2 = vectors_of(tasks_per_user) * chosen.l2
     honest = honest_shares(noise, clients, min_survivors, max_colluders)
     l1, variance = l1_bound(l2, dimension), variance_of_share(noise_multiplier, l2, honest)

@@ -77,7 +77,7 @@ def distortion(plan: PrivacyPlan) -> Distortion:
     if plan.local_steps is not None and plan.local_lr is not None:
         return _of_messages(plan, plan.local_steps, plan.local_lr)
     image = plan.compression.image(plan.parameters)
-    per_step = image.gain * math.sqrt(plan.dimension) / (plan.scale * plan.expected_units)
+    per_step = image.gain * math.sqrt(plan.width) / (plan.scale * plan.expected_units)
     rounding = per_step * math.sqrt(plan.expected_units) / 2.0
     return Distortion(
         relative=math.hypot(image.missed, rounding / plan.clip),

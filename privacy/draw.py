@@ -15,6 +15,7 @@ from the client's own generator. The coins amplify only as long as nobody sees t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -147,3 +148,71 @@ def zero_unless(
 ) -> NDArray[np.floating[Any]]:
     """The rows that are kept, and zero in place of the others: float [k, d], a new array."""
     return np.where(keep[:, None], vectors, vectors.dtype.type(0.0))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is clipped, each row by itself.
+
+    Attributes:
+        vectors: float [r, d]; rows that do not count may hold anything.
+        counts: which rows are drawn and there at all: bool [r].
+        cut: metrics of each row, float64 [r, m]; None where nobody asks for any.
+    """
+
+    vectors: NDArray[np.floating[Any]]
+    counts: NDArray[np.bool_]
+    cut: NDArray[np.float64] | None
+
+
+def rows_of(
+    vectors: NDArray[np.floating[Any]],
+    cut: NDArray[np.float64] | None,
+    drawn: NDArray[np.bool_] | None,
+    users: NDArray[np.int64] | None,
+    *,
+    unit: Unit,
+    rate: float,
+    most_units: int,
+    tasks_per_user: int | None,
+) -> Rows:
+    """Group rows by unit and throw out nothing: what was not drawn is marked.
+
+    Args:
+        vectors: float [k, d], one row per unit; for unit user one per task.
+        cut: fractions of the largest metrics, float64 [k, m]; a user's are averaged.
+        drawn: see `checked_coins`.
+        users: see `checked_users`; unit user only.
+        unit: the unit of privacy.
+        rate: q.
+        most_units: `max_units_per_client`.
+        tasks_per_user: rows of one user that are clipped apart, at most; None: they are summed.
+
+    Raises:
+        PlanRefused: too many units, coins or users or metrics that do not fit the rows, or users
+            for another unit.
+    """
+    if cut is not None and len(cut) != len(vectors):
+        raise PlanRefused(f"metrics of {len(cut)} rows for {len(vectors)}; allowed: one for each")
+    if unit is not Unit.USER:
+        if users is not None:
+            raise PlanRefused(f"users were given for unit {unit}, whose rows are units")
+        check_units(len(vectors) if drawn is None else len(drawn), most_units)
+        return Rows(vectors, checked_coins(drawn, len(vectors), unit, rate), cut)
+    users = checked_users(users, len(vectors), tasks_per_user)
+    least = count_of(users)
+    check_units(least if drawn is None else len(drawn), most_units)
+    keep = checked_coins(drawn, least, unit, rate)
+    if tasks_per_user is not None:
+        return Rows(vectors, keep[users], cut)
+    count = len(keep)
+    tasks = np.bincount(users, minlength=count)
+    if cut is not None:
+        cut = sum_per_user(cut, users, count) / np.maximum(tasks, 1)[:, None]
+    return Rows(sum_per_user(vectors, users, count), keep & (tasks > 0), cut)
+
+
+def check_units(units: int, most: int) -> None:
+    """Refuse more units than planned. Raises PlanRefused."""
+    if units > most:
+        raise PlanRefused(f"{units} units; allowed: at most {most} per client")

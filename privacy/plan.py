@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Unpack
 
@@ -14,19 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.accountant import BUDGETED, claimed_epsilon
+from privacy.adaptive_clip import checked_clip
 from privacy.calibrate import GAUSSIAN_WIDTH, WIDTH, least_noise
 from privacy.charged import event_of
 from privacy.clip import MAX_BOUND, bounded_sum
 from privacy.compression import Basis, Compression
 from privacy.derived import derive
-from privacy.draw import (
-    checked_coins,
-    checked_users,
-    count_of,
-    sum_per_user,
-    throw_coins,
-    zero_unless,
-)
+from privacy.draw import check_units, rows_of, throw_coins, zero_unless
 from privacy.errors import PlanRefused
 from privacy.events import (
     MAX_PERSON_UNITS,
@@ -36,8 +28,10 @@ from privacy.events import (
     Mechanism,
     SkellamRound,
 )
+from privacy.extras import Beside, Extras
 from privacy.local import LOCAL, message_of
 from privacy.noise import SAMPLERS
+from privacy.plan_fields import PlanFields
 from privacy.rng import SecureRandom
 from privacy.terms import (
     Terms,
@@ -46,8 +40,7 @@ from privacy.terms import (
     check_supported,
     vectors_of,
 )
-from privacy.turns import cohort, cohort_size
-from privacy.unit import RELATION_OF, Relation, Unit
+from privacy.unit import Unit
 
 _TERMS_OF_INTEGERS = tuple(signature(derive).parameters)
 _LEFT_OUT: Mapping[str, Any] = {
@@ -59,6 +52,7 @@ _LEFT_OUT: Mapping[str, Any] = {
     "tasks_per_user": None,
     "compression": Compression(),
     "value_bits": None,
+    "extras": Extras(),
     "local_steps": None,
     "local_lr": None,
 }
@@ -66,7 +60,7 @@ _LEFT_OUT: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivacyPlan:
+class PrivacyPlan(PlanFields):
     """Everything that decides how private a run is, checked as a whole.
 
     Made by `calibrated` or `from_noise_multiplier`; values that do not fit together are refused
@@ -82,49 +76,8 @@ class PrivacyPlan:
     With noise "local" all of this is about one step of one client, whose noise of standard
     deviation noise_multiplier * l2 stands against everyone; its message follows (see local.py).
 
-    Attributes:
-        epsilon: the target of the calibration; None when the noise was given.
-        noise_multiplier: z, as seen by max(max_colluders, 1) participants when only min_survivors
-            contribute.
-        dimension: m, coordinates of the vector that is summed.
-        scale: integer steps per 1.0.
-        cap: largest magnitude, in steps, of one coordinate of one unit's integer vector.
-        share_variance: variance per coordinate of one client's noise, steps^2:
-            (z * l2)^2 / (min_survivors - max(max_colluders, 1)); of one step: (z * l2)^2.
-        l2: Delta, exact L2 bound of one unit's integer vector; for unit user with tasks_per_user k,
-            of the sum of k vectors that are clipped apart.
-        l1: what l2 implies for the L1 norm.
-    The others are described at `Terms`.
+    Its fields are described at `PlanFields` and `Terms`.
     """
-
-    unit: Unit
-    mechanism: Mechanism
-    noise: str
-    rate: float
-    max_participations: int | None
-    tasks_per_user: int | None
-    epsilon: float | None
-    delta: float
-    rounds: int
-    clip: float
-    parameters: int
-    compression: Compression
-    value_bits: int | None
-    local_steps: int | None
-    local_lr: float | None
-    dimension: int
-    scale: float
-    cap: int
-    expected_units: int
-    max_units_per_client: int
-    clients: int
-    min_survivors: int
-    max_colluders: int
-    person_units: int
-    noise_multiplier: float
-    share_variance: float
-    l2: int
-    l1: int
 
     @classmethod
     def calibrated(cls, *, epsilon: float, **terms: Unpack[Terms]) -> PrivacyPlan:
@@ -172,6 +125,7 @@ class PrivacyPlan:
             tasks_per_user=self.tasks_per_user,
             max_units_per_client=self.max_units_per_client,
             share_variance=self.share_variance,
+            extras=self.extras,
             compression=self.compression,
             value_bits=self.value_bits,
             local_steps=self.local_steps,
@@ -193,26 +147,6 @@ class PrivacyPlan:
             message_of(self)
 
     @property
-    def relation(self) -> Relation:
-        """How neighbouring inputs differ."""
-        return RELATION_OF[self.unit]
-
-    @property
-    def cohort_size(self) -> int:
-        """Clients of each round: all, or as many as `max_participations` leaves room for."""
-        return cohort_size(self.clients, self.rounds, self.max_participations)
-
-    def cohort(self, round_index: int) -> tuple[int, ...]:
-        """Indices of a round's clients, from 1, increasing. See turns.py."""
-        return cohort(round_index, self.clients, self.cohort_size)
-
-    @property
-    def turns(self) -> int:
-        """Most rounds of the run that one client may contribute to. Each counts for itself."""
-        most = self.max_participations
-        return self.rounds if most is None else min(self.rounds, most)
-
-    @property
     def divisor(self) -> float:
         """What an opened sum is divided by: steps per 1.0 times a public constant."""
         if self.noise == LOCAL:
@@ -227,7 +161,9 @@ class PrivacyPlan:
         """
         if self.noise == LOCAL:
             return message_of(self).cap
-        return self.max_units_per_client * min(self.cap * vectors_of(self.tasks_per_user), self.l2)
+        longest = max((0.0, *self.extras.weights)) * self.unit_steps
+        cap = max(self.cap, math.ceil(longest) + 1 if longest else 0)
+        return self.max_units_per_client * min(cap * vectors_of(self.tasks_per_user), self.l2)
 
     def basis(self, round_index: int) -> Basis:
         """The public linear map of a round. Its seed is the plan's digest, which everybody has."""
@@ -243,17 +179,11 @@ class PrivacyPlan:
         Raises:
             PlanRefused: fewer than 0 units, or more than max_units_per_client.
         """
-        self._check_units(units)
+        check_units(units, self.max_units_per_client)
         return throw_coins(units, self.rate, rng)
 
     def encode(
-        self,
-        vectors: NDArray[np.floating[Any]],
-        rng: SecureRandom,
-        *,
-        round_index: int,
-        drawn: NDArray[np.bool_] | None = None,
-        users: NDArray[np.int64] | None = None,
+        self, vectors: NDArray[np.floating[Any]], rng: SecureRandom, **rest: Any
     ) -> NDArray[np.int64]:
         """The sum of a client's clipped units plus its noise: `unit_sum` and `noise_share`.
 
@@ -261,7 +191,7 @@ class PrivacyPlan:
 
         Args, Returns, Raises: as for `unit_sum`.
         """
-        total = self.unit_sum(vectors, rng, round_index=round_index, drawn=drawn, users=users)
+        total = self.unit_sum(vectors, rng, **rest)
         total += self.noise_share(rng)
         return total
 
@@ -277,11 +207,14 @@ class PrivacyPlan:
         round_index: int,
         drawn: NDArray[np.bool_] | None = None,
         users: NDArray[np.int64] | None = None,
+        measured: NDArray[np.float64] | None = None,
+        clip: float | None = None,
     ) -> NDArray[np.int64]:
         """The sum of a client's clipped units, before noise.
 
-        One unit moves it by no more than the class says, whatever the unit holds. A row with NaN or
-        infinity counts as the zero vector, and so does the sum of a user's rows.
+        One unit moves it by no more than the class says, whatever the unit holds and whoever chose
+        the clip bound. A row with NaN or infinity counts as the zero vector, with zeros for its
+        metrics, and so does the sum of a user's rows.
 
         Args:
             vectors: float16, float32 or float64 [k, parameters]. One row per unit, 0 <= k <=
@@ -291,45 +224,45 @@ class PrivacyPlan:
             round_index: the round that the sum is for.
             drawn: what `draw` gave for this round; may be left out at rate 1.0 alone.
             users: unit user only: int64 [k], the user of each row, numbered from 0.
+            measured: the metrics that `extras.asked` names: float64 [k, metrics]; NaN counts as the
+                largest value.
+            clip: the round's clip bound; None: the plan's.
 
         Returns:
             int64 [dimension].
 
         Raises:
-            PlanRefused: another shape or dtype, more units than planned, coins or users that do not
-                fit the rows, or users for another unit.
+            PlanRefused: another shape or dtype, more units than planned, coins, users or metrics
+                that do not fit the rows, users for another unit, or a clip bound out of range.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.parameters:
             raise PlanRefused(f"units have shape {vectors.shape}; allowed: [k, {self.parameters}]")
-        if self.unit is Unit.USER:
-            users = checked_users(users, len(vectors), self.tasks_per_user)
-        elif users is not None:
-            raise PlanRefused(f"users were given for unit {self.unit}, whose rows are units")
-        least = len(vectors) if users is None else count_of(users)
-        self._check_units(least if drawn is None else len(drawn))
-        keep = checked_coins(drawn, least, self.unit, self.rate)
-        if users is not None and self.tasks_per_user is None:
-            vectors = sum_per_user(vectors, users, len(keep))
-        elif users is not None:
-            keep = keep[users]
+        bound = self.checked_clip(self.clip if clip is None else clip)
+        rows = rows_of(
+            vectors,
+            self.extras.cut(measured, len(vectors)),
+            drawn,
+            users,
+            unit=self.unit,
+            rate=self.rate,
+            most_units=self.max_units_per_client,
+            tasks_per_user=self.tasks_per_user,
+        )
         return bounded_sum(
             # At rate 1 every coin is true, and there is nothing to copy.
-            vectors if self.rate == 1.0 else zero_unless(keep, vectors),
-            clip=self.clip,
+            rows.vectors if self.rate == 1.0 else zero_unless(rows.counts, rows.vectors),
+            clip=bound,
             forward=self.basis(round_index).forward,
-            scale=self.scale,
+            scale=self.scale * (self.clip / bound),
             cap=self.cap,
             delta=self.l2 // vectors_of(self.tasks_per_user),
             rng=rng,
+            behind=self.extras.behind(rows, bound, self.unit_steps),
         )
 
-    def _check_units(self, units: int) -> None:
-        if units > self.max_units_per_client:
-            raise PlanRefused(
-                f"{units} units; allowed: at most {self.max_units_per_client} per client"
-            )
-
-    def decode(self, total: NDArray[np.int64], *, round_index: int) -> NDArray[np.float64]:
+    def decode(
+        self, total: NDArray[np.int64], *, round_index: int, clip: float | None = None
+    ) -> NDArray[np.float64]:
         """The average that an opened sum stands for: total / divisor, mapped back.
 
         The divisor is public and the same whatever was summed.
@@ -337,19 +270,49 @@ class PrivacyPlan:
         Args:
             total: int64 [dimension].
             round_index: the round that the sum is of.
+            clip: the round's clip bound; None: the plan's.
 
         Returns:
             float64 [parameters].
 
         Raises:
+            PlanRefused: another shape or dtype, or a clip bound out of range.
+        """
+        self._check_total(total)
+        stretched = self.checked_clip(self.clip if clip is None else clip) / self.clip
+        image = total[: self.width] / self.divisor * stretched
+        return self.basis(round_index).backward(image)
+
+    def beside(self, total: NDArray[np.int64], *, survivors: int, clip: float) -> Beside:
+        """What an opened sum says beside the average; it is released with it.
+
+        Args:
+            total: int64 [dimension].
+            survivors: contributions in it.
+            clip: the round's clip bound.
+
+        Raises:
             PlanRefused: another shape or dtype.
         """
+        self._check_total(total)
+        return self.extras.read(
+            total[self.width :],
+            steps=self.unit_steps * self.expected_units,
+            noise_std=self.noise_std(survivors),
+            clip=clip,
+            start=self.clip,
+        )
+
+    def checked_clip(self, clip: object) -> float:
+        """The clip bound, if a round may have it. Raises PlanRefused for any other."""
+        return checked_clip(clip, self.clip, self.extras.adaptive_clip)
+
+    def _check_total(self, total: NDArray[np.int64]) -> None:
         if total.shape != (self.dimension,) or total.dtype != np.int64:
             raise PlanRefused(
                 f"the sum has shape {total.shape} and dtype {total.dtype}; "
                 f"allowed: [{self.dimension}] of int64"
             )
-        return self.basis(round_index).backward(total / self.divisor)
 
     def noise_std(self, survivors: int) -> float:
         """Standard deviation per coordinate of all noise in a sum of `survivors`, in its steps."""
@@ -381,17 +344,3 @@ class PrivacyPlan:
         """The claim for all rounds at worst_event, against the worst budgeted adversary."""
         counts: dict[Event, int] = {self.worst_event(): self.rounds}
         return claimed_epsilon(counts, BUDGETED, delta=self.delta)
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field and the relation; real numbers as shortest decimal strings."""
-        body: dict[str, Any] = {"relation": self.relation.value}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            body[field.name] = repr(value) if isinstance(value, float) else value
-        body |= {"unit": self.unit.value, "compression": self.compression.to_json()}
-        return body
-
-    def digest(self) -> bytes:
-        """SHA-256 of `to_json` with sorted keys and no spaces: 32 bytes that name the plan."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode("ascii")).digest()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from privacy.compression import Image
 from privacy.errors import CompressionRefused, PlanRefused
+from privacy.extras import Extras
 
 MIN_STEPS = 4096
 """Integer steps that a unit's clipped norm spans at least, so that rounding costs little."""
@@ -38,13 +39,14 @@ class Steps:
     l2: int
 
 
-def steps(clip: float, image: Image, value_bits: int | None) -> Steps:
+def steps(clip: float, image: Image, value_bits: int | None, extras: Extras) -> Steps:
     """Scale and bounds of a unit's integers.
 
     Args:
         clip: C, L2 bound of a unit's vector before the map.
         image: what the map makes of a vector of norm 1.
         value_bits: bits of one coordinate of one unit with its sign; None: `default_scale`.
+        extras: what stands behind the image and is inside the same bound.
 
     Raises:
         PlanRefused: value bits out of range, or constants for which no scale is sane.
@@ -68,7 +70,8 @@ def steps(clip: float, image: Image, value_bits: int | None) -> Steps:
             f"clip {clip!r} needs {scale:.3g} steps per 1.0, which is outside of 2^-500 to 2^52: "
             "give the vectors other units"
         )
-    return Steps(scale, cap, integer_bound(norm, scale, image.length))
+    length = image.length + extras.count
+    return Steps(scale, cap, integer_bound(norm * extras.stretch, scale, length))
 
 
 def default_scale(norm: float, length: int) -> float:

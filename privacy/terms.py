@@ -14,6 +14,7 @@ from privacy.events import (
     check_unit,
     known_shares,
 )
+from privacy.extras import Extras
 from privacy.local import DISTRIBUTED, LOCAL, check_distributed, check_local
 from privacy.rdp import MIN_DISCRETE_SIGMA
 from privacy.unit import RELATION_OF, Unit
@@ -56,6 +57,7 @@ class Terms(TypedDict):
             to 20; None: as many as make rounding cost little.
         local_steps: noise "local" only: noisy steps that a client takes in a round.
         local_lr: noise "local" only: their size.
+        extras: private metrics and an adaptive clip, inside the same norm bound; left out: none.
     """
 
     delta: float
@@ -78,6 +80,7 @@ class Terms(TypedDict):
     value_bits: NotRequired[int | None]
     local_steps: NotRequired[int | None]
     local_lr: NotRequired[float | None]
+    extras: NotRequired[Extras]
 
 
 def check_supported(
@@ -95,6 +98,7 @@ def check_supported(
     local_steps: int | None,
     local_lr: float | None,
     delta: float,
+    extras: Extras,
 ) -> None:
     """Refuse what no proved bound covers, with the reason.
 
@@ -107,6 +111,11 @@ def check_supported(
         check_unit(unit, RELATION_OF[unit], rate, max_participations)
     except EventRefused as error:
         raise PlanRefused(str(error)) from error
+    if noise == LOCAL and extras.count:
+        raise PlanRefused(
+            f"noise {noise!r} with metrics or an adaptive clip: no noise is added in the sum, and "
+            "none would be on them; leave them out, or set noise to 'distributed'"
+        )
     if noise == LOCAL:
         check_local(
             unit=unit,

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from audit.canonical import decimal
 from audit.log import AuditLog
-from audit.merkle import leaf_hash, root_of
 from crypto.errors import MessageRefused, SumAborted
 from crypto.keys import Identity
 from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
 from privacy.accountant import Spend, spend_counted
 from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown
 from privacy.events import Event
+from privacy.extras import Measured
 from privacy.ledger import Ledger
 from secure_fedmeta.intent import Evidence, facts
+from secure_fedmeta.logged import commit, commitment_root, figures
 from secure_fedmeta.messages import RoundOpen, SumStep, encode, to_wire
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
 from secure_fedmeta.setting import Setting
@@ -44,6 +45,8 @@ class Release:
         rejected: refused messages by reason.
         spend: all that the population has spent after this round, in other runs too.
         unchecked: officers that could have changed the sum without being noticed; see Done.
+        clip: the clip bound of the round.
+        protected: private metrics of the training tasks, each with the deviation of its noise.
     """
 
     round: int
@@ -52,6 +55,8 @@ class Release:
     rejected: Mapping[str, int]
     spend: Spend
     unchecked: tuple[int, ...]
+    clip: float
+    protected: Mapping[str, Measured]
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Exchange:
 
     round: int
     attempt: int
+    clip: float
     model: bytes
     machine: SumAggregator
     rejected: dict[str, int] = field(default_factory=dict)
@@ -136,7 +142,7 @@ class Exchange:
             party: encode(
                 SumStep(self.round, self.attempt, message)
                 if party in self._opened
-                else RoundOpen(self.round, self.attempt, self.model, message)
+                else RoundOpen(self.round, self.attempt, self.clip, self.model, message)
             )
             for party, message in outgoing.messages.items()
         }
@@ -188,11 +194,17 @@ class Aggregator:
         self._salts = salts
         self._keep_opening = keep_opening
         self._reservation: str | None = None
+        self._clip = setting.plan.clip
 
     @property
     def model(self) -> torch.Tensor:
         """The iterate that the next round starts from: `[d] float32`."""
         return self._state.params.to(torch.float32)
+
+    @property
+    def clip(self) -> float:
+        """The clip bound of the next round."""
+        return self._clip
 
     @property
     def released_model(self) -> torch.Tensor:
@@ -216,11 +228,13 @@ class Aggregator:
         """Start an attempt; nothing is charged and nothing is released yet."""
         model = self.model
         terms = self._setting.terms(
-            round_index=round_index, attempt=attempt, model_digest=self._setting.model_digest(model)
+            round_index=round_index,
+            attempt=attempt,
+            model_digest=self._setting.handout_digest(model, self._clip),
         )
         machine = self._setting.protocol.aggregator(terms, self._identity)
         self._reservation = None
-        return Exchange(round_index, attempt, to_wire(model), machine)
+        return Exchange(round_index, attempt, self._clip, to_wire(model), machine)
 
     def charge_computing(self, exchange: Exchange) -> None:
         """Charge what clients spend by answering at all, where their plan says that they do.
@@ -272,12 +286,12 @@ class Aggregator:
                 "salts": {self._name(index): salt.hex() for index, salt in salts.items()},
             }
         )
-        commit = {
-            index: _commit(b"participation", salt, self._name(index).encode())
+        commitments = {
+            index: commit(b"participation", salt, self._name(index).encode())
             for index, salt in salts.items()
         }
         contributions = [
-            _commit(b"contribution", salts[index], exchange.uploads[index])
+            commit(b"contribution", salts[index], exchange.uploads[index])
             for index in ready.survivors
         ]
         appended = self._log.append(
@@ -288,10 +302,11 @@ class Aggregator:
                     round_index=exchange.round,
                     attempt=exchange.attempt,
                     survivors=len(ready.survivors),
+                    clip=exchange.clip,
                 ),
-                "cohort_root": _root(commit.values()),
-                "survivor_root": _root(commit[i] for i in ready.survivors),
-                "contribution_root": _root(contributions),
+                "cohort_root": commitment_root(commitments.values()),
+                "survivor_root": commitment_root(commitments[i] for i in ready.survivors),
+                "contribution_root": commitment_root(contributions),
                 "counts": {
                     "selected": len(cohort),
                     "reported": len(ready.survivors),
@@ -318,7 +333,9 @@ class Aggregator:
         before = self.model
         self._ledger.commit(self._reservation)
         everything = self._ledger.counts(self._population)
-        average = plan.decode(done.total, round_index=exchange.round)
+        average = plan.decode(done.total, round_index=exchange.round, clip=exchange.clip)
+        beside = plan.beside(done.total, survivors=len(done.contributors), clip=exchange.clip)
+        self._clip = beside.next_clip
         self._state = self._optimiser.update(self._state, torch.from_numpy(average))
         # Of runs that charge this population at the same time, the log tells nothing: its figures
         # are those of its own entries, so that they can be recomputed from it.
@@ -337,6 +354,7 @@ class Aggregator:
                     for name, adversary in logged.adversaries.items()
                 },
                 "evaluation": None,
+                **figures(beside),
             },
         )
         return Release(
@@ -346,6 +364,8 @@ class Aggregator:
             rejected=dict(exchange.rejected),
             spend=spend_counted(everything, delta=plan.delta, order=self._order),
             unchecked=done.unchecked,
+            clip=exchange.clip,
+            protected=beside.metrics,
         )
 
     def abort(self, exchange: Exchange, error: SumAborted | BudgetExceeded | LedgerError) -> Abort:
@@ -374,12 +394,3 @@ class Aggregator:
 
     def _name(self, index: int) -> str:
         return self._setting.roster.members[index - 1].name
-
-
-def _root(commitments: Iterable[bytes]) -> str:
-    return root_of([leaf_hash(commitment) for commitment in commitments]).hex()
-
-
-def _commit(what: bytes, salt: bytes, value: bytes) -> bytes:
-    """A commitment that only the 32-byte salt opens; without the salt it says nothing."""
-    return hashlib.sha256(b"fedmeta/" + what + b"/v1\n" + salt + value).digest()

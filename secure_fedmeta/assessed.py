@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from crypto.secure_sum import SecureSum
 from privacy.compression import Compression
+from privacy.extras import Extras
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.terms import Terms as PlanTerms
@@ -64,15 +65,35 @@ class Genuine:
 
 
 class Signal:
-    """Work that gives the same rows in every round, all of one user."""
+    """Work that gives the same rows in every round.
 
-    def __init__(self, rows: NDArray[np.floating[Any]], users: Ints | None = None) -> None:
+    Args:
+        rows: float [tasks, d].
+        users: whose each row is; None: all of one user.
+        measured: float64 [tasks, metrics]; None: more than any metric may be.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.floating[Any]],
+        users: Ints | None = None,
+        measured: NDArray[np.float64] | None = None,
+    ) -> None:
         self._rows = rows
         self._users = np.zeros(len(rows), dtype=np.int64) if users is None else users
+        self._measured = measured
 
     def outer_vectors(self, client: str, model: Tensor, *, round_index: int) -> NDArray[np.float32]:
         """The rows: float [tasks, d]."""
         return cast(NDArray[np.float32], self._rows)
+
+    def measured(
+        self, client: str, model: Tensor, *, round_index: int, names: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """The metrics: float64 [tasks, names]."""
+        if self._measured is None:
+            return np.full((len(self._rows), len(names)), np.inf)
+        return self._measured
 
     def users(self, client: str) -> Ints:
         """Whose each row is: int64 [tasks]."""
@@ -102,6 +123,14 @@ class WideLearner:
         rows = self._inner.outer_vectors(params[: self._inner.spec.size], batch)
         return nn.functional.pad(rows, (0, self.spec.size - rows.shape[1]))
 
+    def adapt_many(self, params: Tensor, x: Tensor, y: Tensor, steps: int | None = None) -> Tensor:
+        """The inner model adapted to each task: `[B, inner P]`."""
+        return self._inner.adapt_many(params[: self._inner.spec.size], x, y, steps)
+
+    def predict_many(self, params: Tensor, x: Tensor) -> Tensor:
+        """The inner model's outputs `[B, n, o]`."""
+        return self._inner.predict_many(params[..., : self._inner.spec.size], x)
+
 
 def widened(parts: Parts, extra: int) -> Parts:
     """The same run with `extra` coordinates behind those of the model, and the old plan."""
@@ -109,13 +138,16 @@ def widened(parts: Parts, extra: int) -> Parts:
 
 
 def terms_of(plan: PrivacyPlan) -> PlanTerms:
-    """The terms that a plan was made from, without its noise."""
+    """The terms that a plan was made from, without its noise.
+
+    Where clients take turns, those of one cohort are all there are, and take part in every round.
+    """
     return {
         "unit": plan.unit,
         "mechanism": plan.mechanism,
         "noise": plan.noise,
         "rate": plan.rate,
-        "max_participations": plan.max_participations,
+        "max_participations": None,
         "tasks_per_user": plan.tasks_per_user,
         "delta": plan.delta,
         "rounds": plan.rounds,
@@ -123,12 +155,13 @@ def terms_of(plan: PrivacyPlan) -> PlanTerms:
         "parameters": plan.parameters,
         "expected_units": plan.expected_units,
         "max_units_per_client": plan.max_units_per_client,
-        "clients": plan.clients,
+        "clients": plan.cohort_size,
         "min_survivors": plan.min_survivors,
         "max_colluders": plan.max_colluders,
         "person_units": plan.person_units,
         "compression": plan.compression,
         "value_bits": plan.value_bits,
+        "extras": plan.extras,
     }
 
 
@@ -151,7 +184,7 @@ class Subject:
         if plan.rate == 1.0:
             return self.plan
         terms = terms_of(plan)
-        terms |= {"rate": 1.0, "max_participations": None}
+        terms["rate"] = 1.0
         z = plan.noise_multiplier
         return self._mechanism.plan(PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms))
 
@@ -161,9 +194,9 @@ class Subject:
         terms |= {
             "parameters": units,
             "rate": rate,
-            "max_participations": None,
             "compression": Compression(),
             "value_bits": None,
+            "extras": Extras(),
             "max_units_per_client": max(units, self.parts.plan.max_units_per_client),
         }
         z = self.parts.plan.noise_multiplier
@@ -173,12 +206,7 @@ class Subject:
         """The subject with extra coordinates, every unit drawn, and room for so many rounds."""
         plan = self.parts.plan
         terms = terms_of(plan)
-        terms |= {
-            "parameters": plan.parameters + extra,
-            "rounds": rounds,
-            "rate": 1.0,
-            "max_participations": None,
-        }
+        terms |= {"parameters": plan.parameters + extra, "rounds": rounds, "rate": 1.0}
         z = plan.noise_multiplier
         return self.with_plan(
             PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms), extra=extra
@@ -187,20 +215,28 @@ class Subject:
     def with_plan(self, plan: PrivacyPlan, *, extra: int) -> Subject:
         """The subject under another plan, for `extra` coordinates more."""
         parts = widened(self.parts, extra) if extra else self.parts
-        parts = replace(parts, plan=plan, ring=ring_for(plan))
+        parts = replace(
+            parts, plan=plan, ring=ring_for(plan), training=parts.training[: plan.clients]
+        )
         return Subject(parts, self._mechanism)
 
-    def clean(self, work: Work, client: str, model: Tensor, *, round_index: int) -> Ints:
+    def clean(
+        self, work: Work, client: str, model: Tensor, *, round_index: int, clip: float
+    ) -> Ints:
         """A client's contribution without its noise: int64 [dimension].
 
-        The difference of two contributions from one generator key: the rows, and zeros in their
-        place. Zeros give zero, and both draw the same coins and the same noise, which cancels.
+        The difference of two contributions from one generator key: the rows, and NaN in their
+        place. Those give zero in all coordinates, those of metrics included, and both draw the same
+        coins and the same noise, which cancels.
         """
         key = secrets.token_bytes(32)
         rows = work.outer_vectors(client, model, round_index=round_index)
-        return displacement(
-            self.plan, Signal(rows, self._users(work, client)), key, round_index=round_index
-        )
+        names = self.plan.extras.asked
+        measured = None
+        if names:
+            measured = work.measured(client, model, round_index=round_index, names=names)
+        signal = Signal(rows, self._users(work, client), measured)
+        return displacement(self.plan, signal, key, round_index=round_index, clip=clip)
 
     def _users(self, work: Work, client: str) -> Ints | None:
         return work.users(client) if self.plan.unit == "user" else None
@@ -222,13 +258,22 @@ class Subject:
         return self._mechanism.client
 
 
-def displacement(plan: PrivacyPlan, work: Signal, key: bytes, *, round_index: int) -> Ints:
+def displacement(
+    plan: PrivacyPlan, work: Signal, key: bytes, *, round_index: int, clip: float | None = None
+) -> Ints:
     """What the rows of `work` add to one client's contribution: int64 [dimension]."""
     model = torch.zeros(plan.parameters)
 
     def of(rows: Work) -> Ints:
         noise = SecureRandom.from_key(key)
-        return contribution(rows, "client", model, plan=plan, round_index=round_index, noise=noise)
+        return contribution(
+            rows, "client", model, plan=plan, round_index=round_index, noise=noise, clip=clip
+        )
 
     rows = work.outer_vectors("client", model, round_index=round_index)
-    return of(work) - of(Signal(np.zeros_like(rows), work.users("client")))
+    return of(work) - of(Signal(nothing_like(rows), work.users("client")))
+
+
+def nothing_like(rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Rows that count as units that are not there: NaN throughout."""
+    return np.full_like(rows, np.nan)

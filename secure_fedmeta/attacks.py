@@ -32,6 +32,7 @@ from privacy.empirical import (
     proportion_interval,
 )
 from privacy.errors import PlanRefused
+from privacy.extras import Extras
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
@@ -76,7 +77,7 @@ def one_round(subject: Subject, *, extra: int, units: int) -> Subject:
         "parameters": plan.parameters + extra,
         "rounds": 1,
         "rate": 1.0,
-        "max_participations": None,
+        "extras": Extras(),
         "max_units_per_client": plan.max_units_per_client + units,
     }
     claim = plan.worst_epsilon()
@@ -99,6 +100,13 @@ class _Canaries:
         """The tasks' vectors, then the canaries'."""
         own = self._inner.outer_vectors(client, model, round_index=round_index)
         return np.concatenate([own, self._rows])
+
+    def measured(
+        self, client: str, model: torch.Tensor, *, round_index: int, names: tuple[str, ...]
+    ) -> Floats:
+        """The tasks' metrics, then zeros for the canaries."""
+        own = self._inner.measured(client, model, round_index=round_index, names=names)
+        return np.concatenate([own, np.zeros((len(self._rows), len(names)))])
 
     def users(self, client: str) -> Ints:
         """The tasks' users, then one for each canary."""
@@ -222,7 +230,7 @@ class _Tasks:
         parts, self.plan = subject.parts, subject.plan
         self.model = parts.initial()
         keys = {name: self._key() for name in parts.training}
-        work = CohortWork(parts.learner, parts.source, keys)
+        work = CohortWork(parts.learner, parts.source, keys, loss=parts.loss)
         rows = [work.outer_vectors(name, self.model, round_index=1) for name in parts.training]
         if self.plan.unit is Unit.CLIENT:
             rows = [own.mean(axis=0, keepdims=True) for own in rows]

@@ -43,6 +43,7 @@ def train_in_clear(
         The released model `[d] float32`.
     """
     state: ServerState = optimiser.init(initial)
+    clip = plan.clip
     streams = {name: noise(name) for name in names}
     for round_index in range(1, plan.rounds + 1):
         model = state.params.to(torch.float32)
@@ -50,9 +51,16 @@ def train_in_clear(
         for index in plan.cohort(round_index):
             name = names[index - 1]
             total += contribution(
-                work, name, model, plan=plan, round_index=round_index, noise=streams[name]
+                work,
+                name,
+                model,
+                plan=plan,
+                round_index=round_index,
+                noise=streams[name],
+                clip=clip,
             )
-        average = plan.decode(total, round_index=round_index)
+        average = plan.decode(total, round_index=round_index, clip=clip)
+        clip = plan.beside(total, survivors=plan.cohort_size, clip=clip).next_clip
         state = optimiser.update(state, torch.from_numpy(average))
         done(round_index)
     return state.average.to(torch.float32)

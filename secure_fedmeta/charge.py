@@ -18,7 +18,7 @@ charged for. Its own account does not take part in the discount: each contributi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
@@ -42,9 +42,18 @@ class Charge(Protocol):
         """
         ...
 
+    def has_room(self) -> bool:
+        """Whether one more contribution would be affordable now; True where nobody can tell."""
+        ...
+
 
 Charges: TypeAlias = Mapping[str, Charge] | None
 """Client name -> where it charges; None: clients keep no ledger."""
+
+
+def with_room(charges: Charges, names: Sequence[str]) -> int:
+    """How many of these clients could be charged for one more contribution."""
+    return sum(charges is None or charges[name].has_room() for name in names)
 
 
 class Uncounted:
@@ -52,6 +61,10 @@ class Uncounted:
 
     def reserve(self, *, round_index: int, attempt: int) -> None:
         """Nothing is charged."""
+
+    def has_room(self) -> bool:
+        """Nothing is counted over runs."""
+        return True
 
 
 class OwnLedger:
@@ -87,6 +100,16 @@ class OwnLedger:
             self._check_turns(more=0)
         except PrivacyError as error:
             raise MessageRefused(None, STEP, str(error)) from error
+
+    def has_room(self) -> bool:
+        """Whether grants and turns leave room for one more; nothing is charged."""
+        try:
+            self._check_turns(more=1)
+            return self._ledger.affordable(self._population, self._event) > 0
+        except MessageRefused:
+            return False
+        except PrivacyError:  # the reservation will fail, or not, and say why
+            return True
 
     def _check_turns(self, *, more: int) -> None:
         """Raises MessageRefused where so many more contributions are one too many."""

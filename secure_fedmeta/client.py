@@ -41,6 +41,12 @@ class Work(Protocol):
         """
         ...
 
+    def measured(
+        self, client: str, model: torch.Tensor, *, round_index: int, names: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """Private metrics of all the client's tasks, by name: `[tasks, names] float64`."""
+        ...
+
     def users(self, client: str) -> NDArray[np.int64]:
         """Whose each task is, users numbered from 0: `[tasks] int64`."""
         ...
@@ -54,13 +60,14 @@ def contribution(
     plan: PrivacyPlan,
     round_index: int,
     noise: SecureRandom,
+    clip: float | None = None,
 ) -> NDArray[np.int64]:
     """One client's protected integers for one attempt, with fresh coins and fresh noise.
 
     Every task is computed, drawn or not, so that neither the time it takes nor its length depends
     on the coins; those are thrown here and kept nowhere. For unit client the final vector is the
-    mean over all its tasks. With noise "local" the client takes noisy steps of its own, and what is
-    returned is how far it moved.
+    mean over all its tasks, and so are its metrics, each cut to its range before. With noise
+    "local" the client takes noisy steps of its own, and what is returned is how far it moved.
 
     Args:
         work: the client's tasks.
@@ -69,6 +76,7 @@ def contribution(
         plan: unit, rate, clip, integers and noise.
         round_index: the round.
         noise: the client's own generator, for coins, rounding and noise.
+        clip: the clip bound of the round; None: the plan's.
 
     Returns:
         int64 [dimension].
@@ -84,11 +92,24 @@ def contribution(
             noise=noise,
         )
     vectors = work.outer_vectors(client, model, round_index=round_index)
+    measured: NDArray[np.float64] | None = None
+    if plan.extras.asked:
+        names = plan.extras.asked
+        measured = work.measured(client, model, round_index=round_index, names=names)
     if plan.unit is Unit.CLIENT:
         vectors = vectors.mean(axis=0, keepdims=True)
+        measured = None if measured is None else plan.extras.mean(measured)
     users = work.users(client) if plan.unit is Unit.USER else None
     drawn = plan.draw(len(vectors) if users is None else count_of(users), noise)
-    return plan.encode(vectors, noise, round_index=round_index, drawn=drawn, users=users)
+    return plan.encode(
+        vectors,
+        noise,
+        round_index=round_index,
+        drawn=drawn,
+        users=users,
+        measured=measured,
+        clip=clip,
+    )
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,7 @@ class Client(Party):
                 plan=self._setting.plan,
                 round_index=terms.round,
                 noise=self._noise,
+                clip=model.clip,
             )
 
         return protected_sum
@@ -171,7 +193,7 @@ class Client(Party):
             index=self._index,
             identity=self._identity,
             rand=self._rand,
-            intent_check=self._watch.check(terms),
+            intent_check=self._watch.check(terms, model.clip),
             vector=self._vector(terms, model),
         )
 

@@ -17,24 +17,17 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     FiniteFloat,
-    StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
 from privacy.compression import Compression, Kind
 from privacy.errors import CompressionRefused
+from secure_fedmeta.config_base import Count, Name, Positive, Probability, Section, Weight
+from secure_fedmeta.config_tune import TuneConfig
 from secure_fedmeta.errors import ConfigError
-
-Positive = Annotated[FiniteFloat, Field(gt=0)]
-Probability = Annotated[FiniteFloat, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-
 
 _ALLOWED = {
     "tuple_type": "must be an array",
@@ -44,11 +37,7 @@ _ALLOWED = {
 """Words for pydantic's error types that speak of Python rather than of TOML."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where the tasks come from and which clients stay out of training."""
 
     source: str = Field(description="name of a task source; see `fedmeta datasets`")
@@ -63,7 +52,7 @@ class DataConfig(_Section):
     options: dict[str, Any] = Field(default_factory=dict, description="the source's own options")
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network that is meta-learned."""
 
     name: str = "mlp"
@@ -75,7 +64,7 @@ class ModelConfig(_Section):
     )
 
 
-class LearnerConfig(_Section):
+class LearnerConfig(Section):
     """How one task turns into one outer vector, and how a new user adapts."""
 
     algorithm: str = "maml"
@@ -86,7 +75,7 @@ class LearnerConfig(_Section):
     )
 
 
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """What the aggregator does with the averaged outer vector."""
 
     optimiser: str = "adam"
@@ -94,7 +83,7 @@ class ServerConfig(_Section):
     average_from: Count | None = Field(None, description="first averaged round; None: last iterate")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How long to train and what to do when a round fails."""
 
     rounds: Count = 20
@@ -104,7 +93,11 @@ class TrainingConfig(_Section):
     local_lr: Positive | None = Field(None, description="size of such a step; None: 1.0")
 
 
-class PrivacyConfig(_Section):
+LOSSES = ("query_loss", "query_loss_unadapted")
+"""Private metrics that are losses of the training tasks."""
+
+
+class PrivacyConfig(Section):
     """The claim: per unit, at `delta`, over all rounds, whatever drops out within the limits."""
 
     unit: Literal["record", "task", "user", "client"] = "task"
@@ -120,6 +113,18 @@ class PrivacyConfig(_Section):
     noise_multiplier: Positive | None = None
     delta: Annotated[FiniteFloat, Field(gt=0, lt=1)] = 1e-5
     clip: Positive = Field(1.0, description="L2 norm bound of one unit's outer vector")
+    metrics: tuple[Literal["query_loss", "query_loss_unadapted", "unclipped"], ...] = Field(
+        (), strict=False, description="figures of training that are summed under the same noise"
+    )
+    metric_weight: Weight = Field(0.2, description="length of a metric beside the clip bound")
+    largest_loss: Positive | None = Field(None, description="losses are cut to it; public")
+    clip_quantile: Annotated[FiniteFloat, Field(gt=0, lt=1)] | None = Field(
+        None, description="part of units that the clip bound is moved to hold; None: it stays"
+    )
+    clip_speed: Annotated[FiniteFloat, Field(gt=0, le=2)] = Field(
+        0.2, description="how fast the clip bound moves"
+    )
+    clip_weight: Weight = Field(0.2, description="length of its indicator beside the clip bound")
     expected_units: Count = Field(description="public divisor of the sum; never a data count")
     max_units_per_client: Count | None = Field(
         None, description="public cap on the units of one client; None: the source's bound"
@@ -133,15 +138,17 @@ class PrivacyConfig(_Section):
     )
 
     @model_validator(mode="after")
-    def _one_noise(self) -> PrivacyConfig:
+    def _go_together(self) -> PrivacyConfig:
         if (self.epsilon is None) == (self.noise_multiplier is None):
             raise ValueError("set exactly one of epsilon and noise_multiplier")
         if self.max_colluders >= self.min_survivors:
             raise ValueError("max_colluders must be below min_survivors: honest noise must remain")
+        if any(name in LOSSES for name in self.metrics) != (self.largest_loss is not None):
+            raise ValueError(f"set largest_loss with one of {', '.join(LOSSES)}, and only with it")
         return self
 
 
-class CompressionConfig(_Section):
+class CompressionConfig(Section):
     """How a vector becomes shorter or flatter before the secure sum, by public linear maps."""
 
     value_bits: Annotated[int, Field(ge=8, le=20)] | None = Field(
@@ -166,7 +173,7 @@ class CompressionConfig(_Section):
         return Compression(kind=Kind(self.kind), rotate=self.rotate, keep=self.keep)
 
 
-class SecureSumConfig(_Section):
+class SecureSumConfig(Section):
     """What the aggregator may see."""
 
     protocol: str = "masking"
@@ -182,7 +189,7 @@ class SecureSumConfig(_Section):
     allow_insecure: bool = Field(False, description="permit a protocol that shows updates")
 
 
-class TransportConfig(_Section):
+class TransportConfig(Section):
     """How messages travel; the probabilities inject faults into the in-memory transport."""
 
     name: str = "memory"
@@ -192,14 +199,14 @@ class TransportConfig(_Section):
     tamper: Probability = 0.0
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     """Where tensors live and how much memory a batch of tasks may take."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory_mb: Count = 1024
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How held-out clients are scored; the same examples and schedules for every arm."""
 
     repeats: Count = Field(20, description="support draws per held-out client")
@@ -213,7 +220,7 @@ class EvaluationConfig(_Section):
     fedavg_adapt_lr: Positive | None = Field(None, description="None: adapt_lr")
 
 
-class LedgerConfig(_Section):
+class LedgerConfig(Section):
     """Where the budget is kept; shipped public data default to one population per run."""
 
     url: str | None = Field(None, description="SQLAlchemy URL; None: SQLite in the state directory")
@@ -221,75 +228,13 @@ class LedgerConfig(_Section):
     client_url: str | None = None
 
 
-TUNABLE = {
-    "model": ("name", "hidden"),
-    "learner": ("algorithm", "inner_steps", "inner_lr", "rate_scale"),
-    "server": ("optimiser", "lr", "average_from"),
-    "privacy": ("clip",),
-    "compression": ("value_bits", "rotate", "kind", "keep"),
-}
-"""What candidates may differ in: neither the rounds, nor the tasks, nor how they are scored."""
-
-
-class TuneConfig(_Section):
-    """What `fedmeta tune` tries and on whom it is scored; a run takes no notice of it."""
-
-    validation: tuple[str, ...] = Field(
-        strict=False,
-        min_length=1,
-        description="training clients that train in no candidate and score each of them",
-    )
-    public_validation: bool = Field(
-        False, description="declares that scores on the validation clients may be shown"
-    )
-    search: Literal["grid", "random", "random-stopping"] = "grid"
-    candidates: Count | None = Field(
-        None, description="random alone: how many different candidates are drawn"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="random alone: public seed of the draw; not a privacy parameter"
-    )
-    mean_trials: Annotated[FiniteFloat, Field(gt=1, le=1000)] | None = Field(
-        None, description="random-stopping alone: mean of the secret number of trials"
-    )
-    stopping: Literal["logarithmic", "geometric"] = Field(
-        "logarithmic", description="random-stopping alone: distribution of that number"
-    )
-    settings: dict[
-        str, dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]]
-    ] = Field(min_length=1, description="section -> setting -> the values to try")
-
-    @field_validator("settings")
-    @classmethod
-    def _tunable(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        known = {f"{section}.{name}" for section, names in TUNABLE.items() for name in names}
-        for section, values in settings.items():
-            for name, choices in values.items():
-                if f"{section}.{name}" not in known:
-                    raise ValueError(
-                        f"{section}.{name} is the same for every candidate, so that their scores "
-                        f"compare; allowed: {', '.join(sorted(known))}"
-                    )
-                if any(value in choices[:i] for i, value in enumerate(choices)):
-                    raise ValueError(f"{section}.{name} names a value twice")
-        return settings
-
-    @model_validator(mode="after")
-    def _draws(self) -> TuneConfig:
-        if (self.search == "random") != (self.candidates is not None):
-            raise ValueError('set candidates with search = "random", and only with it')
-        if (self.search == "random-stopping") != (self.mean_trials is not None):
-            raise ValueError('set mean_trials with search = "random-stopping", and only with it')
-        return self
-
-
-class NotPrivateConfig(_Section):
+class NotPrivateConfig(Section):
     """Replaces every secret by one seed. The run is marked as not private everywhere."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Config(_Section):
+class Config(Section):
     """Everything a run depends on, apart from the data and the secrets."""
 
     name: Name

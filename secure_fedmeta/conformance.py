@@ -30,7 +30,7 @@ from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
 from secure_fedmeta.aggregator import Abort
-from secure_fedmeta.assessed import Ints, Signal, Subject, displacement
+from secure_fedmeta.assessed import Ints, Signal, Subject, displacement, nothing_like
 from secure_fedmeta.client import contribution
 from secure_fedmeta.rig import Opened, Rig
 
@@ -148,7 +148,7 @@ def _moved(plan: PrivacyPlan, rows: NDArray[np.float64]) -> Ints:
     users = np.concatenate([np.arange(len(other)), np.full(len(rows), len(other))])
     key = secrets.token_bytes(32)
     with_it = Signal(np.concatenate([other, rows]), users)
-    without = Signal(np.concatenate([other, np.zeros_like(rows)]), users)
+    without = Signal(np.concatenate([other, nothing_like(rows)]), users)
     both = displacement(plan, with_it, key, round_index=1)
     return both - displacement(plan, without, key, round_index=1)
 
@@ -209,7 +209,7 @@ def _coins(plan: PrivacyPlan) -> NDArray[np.bool_]:
             contribution(work, "client", model, plan=plan, round_index=index + 1, noise=noise)
             for work, noise in (
                 (Signal(rows, users), one),
-                (Signal(np.zeros_like(rows), users), other),
+                (Signal(nothing_like(rows), users), other),
             )
         )
         found[index] = drawn - empty > plan.clip * plan.scale / 4.0
@@ -244,8 +244,9 @@ def divisor(subject: Subject, rounds: list[Opened | Abort]) -> Check:
     for one in rounds:
         if isinstance(one, Abort):
             continue
-        total = sum(one.vectors[k] for k in one.contributors) / (plan.scale * units)
-        expected = subject.plan.basis(one.round).backward(np.asarray(total, dtype=np.float64))
+        total = np.sum([one.vectors[k] for k in one.contributors], axis=0)
+        image = total[: plan.width] / (plan.scale * units)
+        expected = subject.plan.basis(one.round).backward(image)
         size = float(np.abs(expected).max()) + float(subject.parts.initial().abs().max())
         worst = max(worst, float(np.abs(one.decoded - expected).max()) / size)
     allowed = 1e-5 * len(rounds)

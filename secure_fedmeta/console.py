@@ -23,6 +23,14 @@ _ARMS = {
 }
 
 
+LABELS = {
+    "query_loss": "protected training loss",
+    "query_loss_unadapted": "protected training loss before adaptation",
+    "unclipped": "protected share of units within the clip",
+}
+"""Private metrics in words."""
+
+
 class ConsoleProgress:
     """A live bar on a terminal, one line per round elsewhere; on stderr: stdout stays clean.
 
@@ -107,6 +115,10 @@ def _facts(record: dict[str, Any]) -> str:
     parts = [
         f"{record['survivors']}/{record['selected']} clients",
         f"epsilon {record['epsilon']:.2f} of {record['granted']:g}",
+    ]
+    parts += [
+        f"{LABELS[name]} {found['value']:.3g} ± {found['noise_std']:.2g}"
+        for name, found in record["protected"].items()
     ]
     if record.get("adapted") is not None:
         parts.append(f"held-out {record['metric']} {record['adapted']:.3f}")
@@ -256,6 +268,18 @@ def _facts_of_run(report: dict[str, Any]) -> list[str]:
             f"{loss['verdict']}"
         ),
     ]
+    lines += [
+        f"{LABELS[name].capitalize()}: {found['last']:.3g} ± {found['last_noise_std']:.2g} in the "
+        f"last round, {found['mean']:.3g} ± {found['mean_noise_std']:.2g} over all (± one standard "
+        "deviation of the noise)"
+        for name, found in report["protected"].items()
+    ]
+    clip = report["clip"]
+    if clip["quantile"] is not None and clip["first"] is not None:
+        lines.append(
+            f"Clip bound: from {clip['first']:.3g} to {clip['last']:.3g}, towards "
+            f"{clip['quantile']:.0%} of the units"
+        )
     lines += [_budget(report["budget"])]
     lines += [f"Note: {note}" for note in report["notes"]]
     return lines

@@ -25,8 +25,10 @@ from secure_fedmeta.setting import Setting
 HASH_BYTES = 32
 
 
-def facts(setting: Setting, *, round_index: int, attempt: int, survivors: int) -> dict[str, Any]:
-    """What an intent says that every party can tell by itself, from its own setting."""
+def facts(
+    setting: Setting, *, round_index: int, attempt: int, survivors: int, clip: float
+) -> dict[str, Any]:
+    """What an intent says that every party can tell by itself, from setting and handout."""
     return {
         "round": round_index,
         "attempt": attempt,
@@ -46,7 +48,7 @@ def facts(setting: Setting, *, round_index: int, attempt: int, survivors: int) -
             "capabilities": setting.protocol.capabilities().to_json(),
             "threshold": setting.sharing.threshold,
         },
-        "clip": decimal(setting.plan.clip),
+        "clip": decimal(clip),
         "event": setting.plan.event(survivors).to_json(),
     }
 
@@ -97,19 +99,20 @@ class LogWatch:
         self._key = Verifier.from_vkey(setting.log_key)
         self.seen: bytes | None = None
 
-    def check(self, terms: Terms) -> IntentCheck:
+    def check(self, terms: Terms, clip: float) -> IntentCheck:
         """The check of one attempt, for this party's machine; see IntentCheck.
 
         The evidence must show, in a log that this party's key signed and that contains all it was
         shown before, the intent to open just this attempt's sum of so many vectors, under this
-        party's own setting and at the privacy cost that its own plan gives.
+        party's own setting, at the clip bound that it was handed, and at the privacy cost that its
+        own plan gives.
         """
 
         def check(evidence: bytes, survivors: int) -> bytes:
             shown = Evidence.decode(evidence)
             try:
                 self._check_log(shown)
-                digest = self._check_entry(shown, terms, survivors)
+                digest = self._check_entry(shown, terms, survivors, clip)
             except AuditError as error:
                 raise Malformed(f"intent: {error}") from None
             self.seen = shown.checkpoint
@@ -131,7 +134,7 @@ class LogWatch:
         if root_of(shown.leaves[: before.size]) != before.root:
             raise Malformed("intent: the log does not extend the one that this party was shown")
 
-    def _check_entry(self, shown: Evidence, terms: Terms, survivors: int) -> bytes:
+    def _check_entry(self, shown: Evidence, terms: Terms, survivors: int, clip: float) -> bytes:
         entry = decode_entry(shown.entry)
         if entry.index >= len(shown.leaves) or leaf_hash(entry.raw) != shown.leaves[entry.index]:
             raise Malformed("intent: the entry does not stand in the log")
@@ -140,7 +143,11 @@ class LogWatch:
         if entry.run != terms.run.hex():
             raise Malformed("intent: the entry is of another run")
         expected = facts(
-            self._setting, round_index=terms.round, attempt=terms.attempt, survivors=survivors
+            self._setting,
+            round_index=terms.round,
+            attempt=terms.attempt,
+            survivors=survivors,
+            clip=clip,
         )
         stated = loads(entry.raw)["body"]
         for name, value in expected.items():

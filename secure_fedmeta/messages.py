@@ -1,8 +1,9 @@
 """Envelopes around secure-sum messages: which round, which attempt, and at its start the model.
 
-Layout, all integers little-endian: 4 bytes magic `FMR1`, 1 byte kind, u64 round, u32 attempt,
-u32 model length (0 for a step), the model, then the secure-sum message to the end. The secure sum
-signs its own messages and binds the model by digest, so the envelope carries no signature.
+Layout, all numbers little-endian: 4 bytes magic `FMR1`, 1 byte kind, u64 round, u32 attempt,
+u32 model length (0 for a step), for an opening the clip bound as float64, the model, then the
+secure-sum message to the end. The secure sum signs its own messages and binds model and clip bound
+by digest, so the envelope carries no signature.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from crypto.errors import MessageRefused
 
 _MAGIC = b"FMR1"
 _HEADER = struct.Struct("<4sBQII")
+_CLIP = struct.Struct("<d")
 _OPEN, _STEP = 1, 2
 
 
@@ -27,12 +29,14 @@ class RoundOpen:
     Attributes:
         round: from 1.
         attempt: from 1.
+        clip: the clip bound of the round; any float until a party's own plan has judged it.
         model: the global parameters, float32 little-endian.
         body: the first message of the secure sum.
     """
 
     round: int
     attempt: int
+    clip: float
     model: bytes
     body: bytes
 
@@ -48,9 +52,11 @@ class SumStep:
 
 def encode(message: RoundOpen | SumStep) -> bytes:
     """The bytes of an envelope."""
-    kind, model = (_OPEN, message.model) if isinstance(message, RoundOpen) else (_STEP, b"")
-    header = _HEADER.pack(_MAGIC, kind, message.round, message.attempt, len(model))
-    return header + model + message.body
+    if isinstance(message, SumStep):
+        return _HEADER.pack(_MAGIC, _STEP, message.round, message.attempt, 0) + message.body
+    size = len(message.model)
+    header = _HEADER.pack(_MAGIC, _OPEN, message.round, message.attempt, size)
+    return header + _CLIP.pack(message.clip) + message.model + message.body
 
 
 def decode(data: bytes) -> RoundOpen | SumStep:
@@ -64,13 +70,15 @@ def decode(data: bytes) -> RoundOpen | SumStep:
     magic, kind, round_index, attempt, length = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise MessageRefused(None, "envelope", "not a version 1 envelope")
-    body = data[_HEADER.size + length :]
+    start = _HEADER.size + (_CLIP.size if kind == _OPEN else 0)
+    body = data[start + length :]
     if not body:
         raise MessageRefused(None, "envelope", "no secure-sum message inside")
     if kind == _STEP and length == 0:
         return SumStep(round_index, attempt, body)
     if kind == _OPEN:
-        return RoundOpen(round_index, attempt, data[_HEADER.size : _HEADER.size + length], body)
+        (clip,) = _CLIP.unpack_from(data, _HEADER.size)
+        return RoundOpen(round_index, attempt, clip, data[start : start + length], body)
     raise MessageRefused(None, "envelope", f"unknown kind {kind} with a model of {length} bytes")
 
 

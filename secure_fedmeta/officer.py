@@ -41,15 +41,15 @@ class Officer(Party):
 
     def _machine_for(self, terms: Terms, model: Handout) -> SumOfficer:
         model.take()  # an officer computes nothing at it
-        return self._setting.protocol.officer(terms, self._seat(terms))
+        return self._setting.protocol.officer(terms, self._seat(terms, model))
 
     def _restored(self, terms: Terms, model: Handout, state: bytes) -> SumOfficer:
-        return self._setting.protocol.restore_officer(terms, self._seat(terms), state)
+        return self._setting.protocol.restore_officer(terms, self._seat(terms, model), state)
 
-    def _seat(self, terms: Terms) -> Seat:
+    def _seat(self, terms: Terms, model: Handout) -> Seat:
         return Seat(
             index=self._index,
             identity=self._identity,
             rand=self._rand,
-            intent_check=self._watch.check(terms),
+            intent_check=self._watch.check(terms, model.clip),
         )

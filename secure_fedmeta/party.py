@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import struct
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import torch
 from crypto.codec import MAX_U32
 from crypto.errors import CryptoError, MessageRefused, OutOfOrder, StateRefused
 from crypto.secure_sum import SumParty, Terms
+from privacy.errors import PlanRefused
 from secure_fedmeta.intent import LogWatch
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, from_wire, to_wire
 from secure_fedmeta.party_state import PartyState
@@ -34,14 +36,16 @@ _log = logging.getLogger(__name__)
 
 
 class Handout:
-    """The model of one attempt, until the vector at it was computed.
+    """What one attempt is computed at; its model until the vector at it was computed.
 
     Args:
         model: parameters `[d]`; None once they were taken.
+        clip: the clip bound, as this party's own plan allows it.
     """
 
-    def __init__(self, model: torch.Tensor | None) -> None:
+    def __init__(self, model: torch.Tensor | None, clip: float) -> None:
         self._model = model
+        self.clip = clip
 
     def take(self) -> torch.Tensor:
         """The model, once.
@@ -61,7 +65,7 @@ class Handout:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The open attempt: the digest of its model, the model, and this party's side of the sum."""
+    """The open attempt: digest of its handout, the handout, and this party's side of the sum."""
 
     model_digest: bytes
     model: Handout
@@ -136,16 +140,24 @@ class Party(ABC):
                 None, "round-open", f"{moment} is not after {self._last}: never answered twice"
             )
         model = from_wire(envelope.model, self._setting.plan.parameters)
-        digest = self._setting.model_digest(model)
+        clip = self._checked_clip(envelope.clip)
+        digest = self._setting.handout_digest(model, clip)
         terms = self._setting.terms(
             round_index=envelope.round, attempt=envelope.attempt, model_digest=digest
         )
         self._setting.protocol.check_invitation(terms, index=self._index, message=envelope.body)
-        handout = Handout(model)
+        handout = Handout(model, clip)
         machine = self._machine_for(terms, handout)
         reply = self._step(moment, machine, envelope.body)
         self._last, self._attempt = moment, Attempt(digest, handout, machine)
         return reply
+
+    def _checked_clip(self, clip: float) -> float:
+        """The bound that the aggregator names, if this party's own plan allows it."""
+        try:
+            return self._setting.plan.checked_clip(clip)
+        except PlanRefused as error:
+            raise MessageRefused(None, "round-open", str(error)) from error
 
     def _go_on(self, envelope: SumStep) -> bytes:
         moment = (envelope.round, envelope.attempt)
@@ -184,6 +196,7 @@ class Party(ABC):
             asked=asked,
             reply=reply,
             model_digest=b"" if attempt is None else attempt.model_digest,
+            clip=b"" if attempt is None else struct.pack("<d", attempt.model.clip),
             model=b"" if attempt is None else attempt.model.wire(),
             machine=b"" if attempt is None else attempt.machine.save(),
         )
@@ -206,12 +219,17 @@ class Party(ABC):
             terms = self._setting.terms(
                 round_index=state.last[0], attempt=state.last[1], model_digest=state.model_digest
             )
-            handout = Handout(model)
+            handout = Handout(model, self._kept_clip(state.clip))
             machine = self._restored(terms, handout, state.machine)
         except CryptoError as error:
             _log.warning("event=attempt-given-up party=%d error=%s", self._index, error)
             return None
         return Attempt(state.model_digest, handout, machine)
+
+    def _kept_clip(self, kept: bytes) -> float:
+        if len(kept) != 8:
+            raise StateRefused(f"a clip bound of {len(kept)} bytes; allowed: 8")
+        return self._checked_clip(struct.unpack("<d", kept)[0])
 
     @abstractmethod
     def _machine_for(self, terms: Terms, model: Handout) -> SumParty:

@@ -2,7 +2,8 @@
 
 Format (little-endian, crypto.codec): version u8 = 1 | run 32 bytes | index u32 | round u32 |
 attempt u32 | contributions u32 | then behind their lengths: last checkpoint seen, digest of the
-message answered last, the answer, digest of the model, the model, state of the secure sum.
+message answered last, the answer, digest of model and clip bound, the clip bound (float64), the
+model, state of the secure sum.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class PartyState:
         seen: the last checkpoint of the log that it was shown; empty before the first.
         asked: SHA-256 of the message that it answered last; empty if there is no answer.
         reply: that answer.
-        model_digest: of the open attempt's model; empty if no attempt is open.
+        model_digest: of the open attempt's model and clip bound; empty if no attempt is open.
+        clip: that clip bound, 8 bytes; empty if no attempt is open.
         model: that model as on the wire, until the vector is computed; then empty.
         machine: the open attempt's secure sum; empty if no attempt is open.
     """
@@ -39,6 +41,7 @@ class PartyState:
     asked: bytes
     reply: bytes
     model_digest: bytes
+    clip: bytes
     model: bytes
     machine: bytes
 
@@ -46,9 +49,9 @@ class PartyState:
         """The state of this party of this run."""
         writer = Writer().u8(VERSION).fixed(run, DIGEST_BYTES).u32(index)
         writer.u32(self.last[0]).u32(self.last[1]).u32(self.contributions)
-        for part in (self.seen, self.asked, self.reply):
+        for part in (self.seen, self.asked, self.reply, self.model_digest, self.clip):
             writer.sized(part)
-        return writer.sized(self.model_digest).sized(self.model).sized(self.machine).done()
+        return writer.sized(self.model).sized(self.machine).done()
 
     @classmethod
     def decode(cls, data: bytes, run: bytes, index: int) -> PartyState:
@@ -67,7 +70,7 @@ class PartyState:
                 )
             last = (reader.u32(), reader.u32())
             contributions = reader.u32()
-            parts = [reader.sized() for _ in range(6)]
+            parts = [reader.sized() for _ in range(7)]
             reader.end()
         except Malformed as error:
             raise StateRefused(

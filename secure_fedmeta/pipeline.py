@@ -207,7 +207,7 @@ def found_parties(
     }
     keepers = {name: Identity.generate(stream) for name, stream in watches.items()}
     keys = {name: stream(32) for name, stream in streams.items()}
-    work = work_for(parts.plan, parts.learner, parts.source, keys)
+    work = work_for(parts.plan, parts.learner, parts.source, keys, loss=parts.loss)
     _check_units(work, parts)
     roster = Roster(
         aggregator.public,
@@ -241,7 +241,7 @@ def found_parties(
         for index, name in enumerate(parts.training, start=1)
     }
     try:
-        digest = setting.model_digest(parts.initial())
+        digest = setting.handout_digest(parts.initial(), parts.plan.clip)
         parts.protocol.check(setting.terms(round_index=1, attempt=1, model_digest=digest))
     except TermsRefused as error:
         raise ConfigError(str(error), key="secure_sum") from error

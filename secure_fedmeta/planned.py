@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from privacy.adaptive_clip import AdaptiveClip
 from privacy.errors import CompressionRefused, PlanRefused
 from privacy.events import Mechanism
+from privacy.extras import UNCLIPPED, Extras, Metric
 from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.terms import Terms
@@ -80,6 +82,7 @@ def plan_for(
     }
     _check_turns(config, len(training))
     try:
+        terms["extras"] = _extras(privacy)
         return _with_noise(privacy, terms)
     except CompressionRefused as error:
         raise ConfigError(str(error), key="compression") from error
@@ -90,6 +93,23 @@ def plan_for(
 def _or_default(config: Config, given: _Number | None, default: _Number) -> _Number | None:
     """A setting of local steps; where clients take none, only what was given, to be refused."""
     return default if given is None and config.privacy.noise == LOCAL else given
+
+
+def _extras(privacy: PrivacyConfig) -> Extras:
+    """The coordinates beside each vector."""
+    return Extras(
+        metrics=tuple(
+            Metric(
+                name,
+                1.0 if privacy.largest_loss is None or name == UNCLIPPED else privacy.largest_loss,
+                privacy.metric_weight,
+            )
+            for name in privacy.metrics
+        ),
+        adaptive_clip=None
+        if privacy.clip_quantile is None
+        else AdaptiveClip(privacy.clip_quantile, privacy.clip_speed, privacy.clip_weight),
+    )
 
 
 def _check_turns(config: Config, clients: int) -> None:

@@ -198,7 +198,7 @@ def outlook_of(plan: PrivacyPlan) -> Outlook:
         delta=plan.delta,
         rounds=plan.rounds,
         event=plan.worst_event(),
-        noise=Noise(std, std * math.sqrt(plan.dimension), signal, plan.rounds),
+        noise=Noise(std, std * math.sqrt(plan.width), signal, plan.rounds),
         expected_units=plan.expected_units,
     )
 

@@ -20,7 +20,7 @@ from privacy.draw import zero_unless
 from privacy.noise import SAMPLERS
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
-from secure_fedmeta.assessed import Genuine, Mechanism
+from secure_fedmeta.assessed import Genuine, Mechanism, nothing_like
 from secure_fedmeta.client import Client, Holdings
 from secure_fedmeta.errors import unknown_name
 from secure_fedmeta.randomness import Randomness
@@ -43,12 +43,16 @@ class _Forged(PrivacyPlan):
         """The right sum of the clipped units: two encodings with the same noise, subtracted."""
         key = rng.words(8).tobytes()
         full = PrivacyPlan.encode(self, vectors, SecureRandom.from_key(key), **rest)
-        zeros = np.zeros_like(vectors)
-        return full - PrivacyPlan.encode(self, zeros, SecureRandom.from_key(key), **rest)
+        none = nothing_like(vectors)
+        return full - PrivacyPlan.encode(self, none, SecureRandom.from_key(key), **rest)
 
     def _noise(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
-        """The right noise: an encoding of as many zeros."""
-        return PrivacyPlan.encode(self, np.zeros_like(vectors), rng, **rest)
+        """The right noise: an encoding of as many units that are not there."""
+        return PrivacyPlan.encode(self, nothing_like(vectors), rng, **rest)
+
+    def _padded(self, units: Ints) -> Ints:
+        """With zeros in the coordinates behind the vector's."""
+        return np.concatenate([units, np.zeros(self.extras.count, dtype=np.int64)])
 
 
 def _drawn(vectors: Rows, drawn: NDArray[np.bool_] | None, users: Ints | None) -> Rows:
@@ -76,7 +80,7 @@ class _DoubleSensitivity(_Forged):
             delta=min(2 * self.l2, MAX_DELTA),
             rng=rng,
         )
-        return units + self._noise(vectors, rng, **rest)
+        return self._padded(units) + self._noise(vectors, rng, **rest)
 
 
 class _NoClip(_Forged):
@@ -87,7 +91,7 @@ class _NoClip(_Forged):
         rows = np.clip(rows, -_LARGEST, _LARGEST)
         steps = self.basis(rest["round_index"]).forward(rows) * self.scale
         units = np.rint(np.clip(steps, -_LARGEST, _LARGEST)).astype(np.int64).sum(axis=0)
-        return np.asarray(units) + self._noise(vectors, rng, **rest)
+        return self._padded(units) + self._noise(vectors, rng, **rest)
 
 
 class _NoNoise(_Forged):

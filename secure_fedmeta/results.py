@@ -94,6 +94,8 @@ def report(
             "abort_reasons": [record["reason"] for record in aborted],
         },
         "bytes_per_client": _mean_traffic(traffic) | {"upload": upload},
+        "protected": _protected(records),
+        "clip": _clip(parts, records),
         "distortion": distortion(plan).to_json(),
         "shared": _shared(parts),
         "secure_sum": {
@@ -140,6 +142,32 @@ def _not_learned(parts: Parts) -> tuple[str, ...]:
         "parameters stay at their public start"
     )
     return (note,)
+
+
+def _protected(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Private metrics of the training tasks: in the last round, and over all of them."""
+    rounds = [record["protected"] for record in records if record["status"] == "released"]
+    found: dict[str, Any] = {}
+    for name in rounds[-1] if rounds else ():
+        values = [one[name]["value"] for one in rounds]
+        noise = [one[name]["noise_std"] for one in rounds]
+        found[name] = {
+            "last": values[-1],
+            "last_noise_std": noise[-1],
+            "mean": float(np.mean(values)),
+            "mean_noise_std": float(np.linalg.norm(noise)) / len(noise),
+        }
+    return found
+
+
+def _clip(parts: Parts, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The clip bound of the first and of the last released round."""
+    used = [record["clip"] for record in records if record["status"] == "released"]
+    return {
+        "quantile": parts.config.privacy.clip_quantile,
+        "first": used[0] if used else None,
+        "last": used[-1] if used else None,
+    }
 
 
 def _adversaries(rows: Sequence[dict[str, Any]], *, hidden: bool) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class Rig:
         """
         self._lost = lost
         self._watched.vectors.clear()
-        before = self._aggregator.model
+        before, clip = self._aggregator.model, self._aggregator.clip
         outcome = run_round(self._aggregator, self._transport, round_index=index, attempt=1)
         done = self._aggregator.opened
         if isinstance(outcome, Abort) or done is None:
@@ -171,7 +171,7 @@ class Rig:
             decoded=moved.numpy(),
             contributors=done.contributors,
             vectors=dict(self._watched.vectors),
-            clean=cache(lambda client: self._clean(client, before, index)),
+            clean=cache(lambda client: self._clean(client, before, index, clip)),
             round=index,
         )
 
@@ -180,9 +180,11 @@ class Rig:
         self._works[holdings.index] = work
         return self.subject.make_client(setting, replace(holdings, work=work))
 
-    def _clean(self, index: int, model: torch.Tensor, round_index: int) -> Ints:
+    def _clean(self, index: int, model: torch.Tensor, round_index: int, clip: float) -> Ints:
         name = self.parties.setting.roster.members[index - 1].name
-        return self.subject.clean(self._works[index], name, model, round_index=round_index)
+        return self.subject.clean(
+            self._works[index], name, model, round_index=round_index, clip=clip
+        )
 
     def _wire(self, delivery: Delivery) -> list[Delivery]:
         gone = delivery.client == self._lost and self._lost in self._watched.vectors

@@ -101,7 +101,8 @@ def train_in_clear_as_planned(
         done: told each round that ended.
     """
     keys = randomness.stream("in-clear/keys")
-    work = work_for(parts.plan, learner, parts.source, {name: keys(32) for name in parts.training})
+    secrets = {name: keys(32) for name in parts.training}
+    work = work_for(parts.plan, learner, parts.source, secrets, loss=parts.loss)
     return train_in_clear(
         work,
         parts.training,

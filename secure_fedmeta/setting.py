@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +69,12 @@ class Setting:
     def model_digest(self, model: torch.Tensor) -> bytes:
         """Digest of parameters `[d]`, their layout and the module's constants: 32 bytes."""
         return self.spec.digest(model)
+
+    def handout_digest(self, model: torch.Tensor, clip: float) -> bytes:
+        """Digest of what a round is computed at, parameters `[d]` and clip bound: 32 bytes."""
+        return hashlib.sha256(
+            b"fedmeta/handout/v1\n" + self.model_digest(model) + struct.pack("<d", clip)
+        ).digest()
 
 
 def ring_for(plan: PrivacyPlan) -> Ring:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from secure_fedmeta.errors import DataError
+from secure_fedmeta.losses import LOSSES, Loss
 from secure_fedmeta.meta import MetaLearner, TaskBatch
 from secure_fedmeta.tasks import TaskSource, round_key
 
@@ -26,6 +27,7 @@ class CohortWork:
         learner: turns a batch of tasks into one outer vector per task.
         source: the clients' tasks.
         keys: client name -> its secret drawing key.
+        loss: what private metrics measure.
 
     Raises:
         DataError: a client has no task.
@@ -36,12 +38,16 @@ class CohortWork:
         learner: MetaLearner,
         source: TaskSource,
         keys: Mapping[str, bytes],
+        *,
+        loss: str | Loss,
     ) -> None:
         self._learner = learner
         self._source = source
         self._keys = keys
         self._support, self._query = source.info.k_support, source.info.k_query
         self._blocks = {name: source.client(name).blocks for name in keys}
+        self._loss = LOSSES.get(loss) if isinstance(loss, str) else loss
+        self._losses: tuple[object, dict[str, NDArray[np.float64]]] | None = None
         self._cached: tuple[object, dict[str, NDArray[np.float32]]] | None = None
         for name, blocks in self._blocks.items():
             if not blocks:
@@ -87,18 +93,53 @@ class CohortWork:
         self, client: str, model: torch.Tensor, *, round_index: int
     ) -> NDArray[np.float32]:
         """Outer vectors of one client's tasks: `[tasks, d] float32`."""
-        digest = hashlib.sha256(model.detach().cpu().numpy().tobytes()).digest()
-        question = (round_index, digest)
+        question = (round_index, _digest(model))
         if self._cached is None or self._cached[0] != question:
             self._cached = (question, self._compute(model, round_index))
         return self._cached[1][client]
+
+    def measured(
+        self, client: str, model: torch.Tensor, *, round_index: int, names: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """Losses on the query rows of one client's tasks: `[tasks, names] float64`.
+
+        Args:
+            client: its name.
+            model: global parameters `[d]`.
+            round_index: the round, whose draws are those of the outer vectors.
+            names: of "query_loss", after adaptation on the support rows as the algorithm adapts,
+                and "query_loss_unadapted".
+        """
+        question = (round_index, _digest(model), names)
+        if self._losses is None or self._losses[0] != question:
+            self._losses = (question, self._measure(model, round_index, names))
+        return self._losses[1][client]
+
+    def _measure(
+        self, model: torch.Tensor, round_index: int, names: tuple[str, ...]
+    ) -> dict[str, NDArray[np.float64]]:
+        clients = list(self._blocks)
+        batch = self._batch(clients, round_index)
+        columns = []
+        for name in names:
+            params = model
+            if name == "query_loss":
+                params = self._learner.adapt_many(model, batch.support_x, batch.support_y)
+            outputs = self._learner.predict_many(params, batch.query_x)
+            tasks = zip(outputs, batch.query_y, strict=True)
+            columns.append([float(self._loss.value(z, y)) for z, y in tasks])
+        found = np.array(columns, dtype=np.float64).T
+        return dict(zip(clients, np.split(found, self._ends(clients)), strict=True))
+
+    def _ends(self, clients: Sequence[str]) -> NDArray[np.int64]:
+        """Where the tasks of all clients but the last end, in a batch of all."""
+        return np.cumsum([len(self._blocks[name]) for name in clients])[:-1]
 
     def _compute(self, model: torch.Tensor, round_index: int) -> dict[str, NDArray[np.float32]]:
         names = list(self._blocks)
         batch = self._batch(names, round_index)
         vectors = self._learner.outer_vectors(model, batch).cpu().numpy()
-        ends = np.cumsum([len(self._blocks[name]) for name in names])
-        return dict(zip(names, np.split(vectors, ends[:-1]), strict=True))
+        return dict(zip(names, np.split(vectors, self._ends(names)), strict=True))
 
     def _batch(self, names: Sequence[str], round_index: int) -> TaskBatch:
         keys = {name: round_key(self._keys[name], round_index) for name in names}
@@ -124,7 +165,12 @@ class LocalWork(CohortWork):
 
 
 def work_for(
-    plan: PrivacyPlan, learner: MetaLearner, source: TaskSource, keys: Mapping[str, bytes]
+    plan: PrivacyPlan,
+    learner: MetaLearner,
+    source: TaskSource,
+    keys: Mapping[str, bytes],
+    *,
+    loss: str | Loss,
 ) -> CohortWork:
     """The work of all clients, computed together where they are all at the same model.
 
@@ -133,8 +179,13 @@ def work_for(
         learner: turns a batch of tasks into one outer vector per task.
         source: the clients' tasks.
         keys: client name -> its secret drawing key.
+        loss: what private metrics measure.
 
     Raises:
         DataError: a client has no task.
     """
-    return (LocalWork if plan.noise == LOCAL else CohortWork)(learner, source, keys)
+    return (LocalWork if plan.noise == LOCAL else CohortWork)(learner, source, keys, loss=loss)
+
+
+def _digest(model: torch.Tensor) -> bytes:
+    return hashlib.sha256(model.detach().cpu().numpy().tobytes()).digest()

@@ -27,6 +27,7 @@ from privacy.events import Event
 from secure_fedmeta import __version__, state
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
 from secure_fedmeta.budget import Budget, client_charges, open_budget
+from secure_fedmeta.charge import Charges, with_room
 from secure_fedmeta.config import Config
 from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.losses import Loss
@@ -103,7 +104,7 @@ def run(
     (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
     vkey = signer.vkey
     with _started_log(workspace, signer, parts, parties, budget, randomness) as log:
-        training = Training(parts, parties, budget, log, workspace, randomness, progress)
+        training = Training(parts, parties, budget, log, workspace, randomness, progress, charges)
         with (workspace.path / METRICS).open("w", encoding="utf-8") as metrics:
             for record in training.rounds():
                 metrics.write(json.dumps(record, allow_nan=False) + "\n")
@@ -138,6 +139,7 @@ class Training:
         workspace: Workspace,
         randomness: Randomness,
         progress: Progress,
+        charges: Charges,
     ) -> None:
         self.status: Status = "completed"
         self.records: list[dict[str, Any]] = []
@@ -145,6 +147,7 @@ class Training:
         self._setting = parties.setting
         self._clients = tuple(parties.clients)
         self._budget = budget
+        self._charges = charges
         self._log = log
         self._randomness = randomness
         self._progress = progress
@@ -193,9 +196,13 @@ class Training:
         planned = self._parts.config.training.rounds
         for index in range(1, planned + 1):
             began = time.monotonic()
+            if (reason := self._clients_without_room(index)) is not None:
+                self._stop_for_budget(index, reason)
+                return
             outcome = self._round(index)
             if outcome is None:
-                self._stop_for_budget(index)
+                grant = f"epsilon {self._budget.epsilon:g} for {self._budget.population}"
+                self._stop_for_budget(index, f"the grant of {grant} afforded")
                 return
             seconds = time.monotonic() - began
             self._seconds += seconds
@@ -263,17 +270,27 @@ class Training:
 
     def _upload_bytes(self) -> int:
         """Bytes of one client's protected vector; every round has as many."""
-        digest = self._setting.model_digest(self._parts.initial())
+        setting, initial = self._setting, self._parts.initial()
+        digest = setting.handout_digest(initial, setting.plan.clip)
         terms = self._setting.terms(round_index=1, attempt=1, model_digest=digest)
         return self._parts.protocol.upload_bytes(terms)
 
-    def _stop_for_budget(self, index: int) -> None:
+    def _stop_for_budget(self, index: int, reason: str) -> None:
         planned = self._parts.config.training.rounds
         charged = sum(record.get("charged", True) for record in self.records)
         self.status = "budget"
-        self._notes.append(
-            f"the grant of epsilon {self._budget.epsilon:g} for {self._budget.population} afforded "
-            f"{charged} of {planned} rounds; stopped before round {index}"
+        self._notes.append(f"{reason} {charged} of {planned} rounds; stopped before round {index}")
+
+    def _clients_without_room(self, index: int) -> str | None:
+        """Why too few clients would answer; None where enough do. Their ledgers are all here."""
+        plan = self._parts.plan
+        names = [self._parts.training[client - 1] for client in plan.cohort(index)]
+        found = with_room(self._charges, names)
+        if found >= plan.min_survivors:
+            return None
+        return (
+            f"the own ledgers of only {found} of {len(names)} clients have room for another round, "
+            f"fewer than min_survivors {plan.min_survivors}: they afforded"
         )
 
     def _record(self, outcome: Release | Abort, seconds: float) -> dict[str, Any]:
@@ -292,6 +309,11 @@ class Training:
                     str(name): outcome.spend.adversaries[name].claimed for name in BUDGETED
                 },
                 "granted": self._budget.epsilon,
+                "clip": outcome.clip,
+                "protected": {
+                    name: {"value": found.value, "noise_std": found.std}
+                    for name, found in outcome.protected.items()
+                },
             }
         settings = self._parts.config.training
         due = outcome.round in (1, settings.rounds) or outcome.round % settings.evaluate_every == 0

@@ -13,7 +13,8 @@ import numpy as np
 
 from privacy.events import Event
 from privacy.rng import SecureRandom
-from secure_fedmeta.config import Config, TuneConfig
+from secure_fedmeta.config import Config
+from secure_fedmeta.config_tune import TuneConfig
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.evaluation import Interval, Scores
 from secure_fedmeta.pipeline import Parts

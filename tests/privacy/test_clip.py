@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from privacy.clip import _squared_norm, bounded_sum, clip_integers, clip_l2, round_stochastic
 from privacy.compression import Compression
 from privacy.errors import PlanRefused
+from privacy.extras import Extras
 from privacy.rng import SecureRandom
 from privacy.scale import default_scale, integer_bound, steps
 
@@ -205,7 +206,7 @@ def test_integer_clip_refuses_what_it_cannot_bound() -> None:
 
 
 CLIP, DIMENSION = 0.75, 5
-STEPS = steps(CLIP, Compression().image(DIMENSION), None)
+STEPS = steps(CLIP, Compression().image(DIMENSION), None, Extras())
 SCALE, DELTA = STEPS.scale, STEPS.l2
 
 

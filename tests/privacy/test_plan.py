@@ -217,7 +217,7 @@ def test_the_divisor_is_public_and_the_same_for_any_number_of_units() -> None:
         )
         assert plan.decode(total, round_index=1)[3] == pytest.approx(count * 0.5 / 50, abs=1e-4)
     parameters = inspect.signature(plan.decode).parameters
-    assert list(parameters) == ["total", "round_index"]
+    assert list(parameters) == ["total", "round_index", "clip"]
 
 
 def test_decoding_scales_back_and_refuses_other_shapes() -> None:

@@ -85,6 +85,17 @@ def test_a_right_pipeline_passes(attempt: int) -> None:
         changed(privacy__mechanism="discrete-gaussian"),
         changed(privacy__min_survivors=4),
         changed(compression__value_bits=12),
+        changed(
+            privacy__unit="client",
+            privacy__max_participations=2,
+            training__rounds=4,
+            data__options__clients=8,
+        ),
+        changed(
+            privacy__metrics=["query_loss", "query_loss_unadapted", "unclipped"],
+            privacy__largest_loss=2.0,
+            privacy__clip_quantile=0.5,
+        ),
         changed(model__name="mlp", model__hidden=[16], compression__rotate=True),
         changed(
             model__name="mlp",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from crypto.errors import MessageRefused
 from privacy.accountant import spend
-from privacy.errors import BudgetExceeded
+from privacy.errors import BudgetExceeded, LedgerError
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
 from privacy.unit import Unit
@@ -34,6 +35,9 @@ class Spent:
     def reserve(self, *, round_index: int, attempt: int) -> None:
         self.asked.append((round_index, attempt))
         raise MessageRefused(None, "own ledger", "nothing is left")
+
+    def has_room(self) -> bool:
+        return False
 
 
 class Forbidden:
@@ -212,6 +216,49 @@ def test_a_configured_run_charges_each_client_and_stops_nobody_else(
     assert [len(ledger.events(f"sinusoid/{name}")) for name in NAMES] == [6, 6, 6, 4]
     for result in (first, second):
         assert verify_run(result.directory, key=None, pinned=None, unpinned=False).accepted
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_a_run_stops_before_the_round_that_too_few_clients_own_ledgers_afford(
+    tmp_path: Path, ledger: Ledger, plan: PrivacyPlan, rounds: int
+) -> None:
+    """Two of four can pay `rounds` times, and three are needed: no round is tried in vain."""
+    url = f"sqlite:///{tmp_path / 'clients.sqlite'}"
+    for name, enough in zip(NAMES, (9, 9, rounds, rounds), strict=True):
+        epsilon = _epsilon_of(plan, enough) if enough else 0.01
+        ledger.grant(
+            f"sinusoid/{name}", unit=Unit.TASK, epsilon=epsilon, delta=plan.delta, approver="x"
+        )
+    result = train(tmp_path / "runs", url)
+    assert result.status == "budget"
+    assert result.report["rounds"]["completed"] == rounds
+    assert result.report["rounds"]["aborted"] == 0
+    (note,) = result.report["notes"]
+    assert "only 2 of 4 clients have room for another round, fewer than min_survivors 3" in note
+    assert note.endswith(f"afforded {rounds} of 3 rounds; stopped before round {rounds + 1}")
+    assert [len(ledger.events(f"sinusoid/{name}")) for name in NAMES] == [rounds] * 4
+    spec = assemble(tiny()).learner.spec
+    found = spec.load((result.directory / "model.safetensors").read_bytes())
+    assert torch.equal(found, result.model)
+    assert verify_run(result.directory, key=None, pinned=None, unpinned=False).accepted
+
+
+def test_an_account_that_cannot_be_read_is_no_reason_to_stop(
+    ledger: Ledger, plan: PrivacyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there is room the reservation will tell; nobody is charged by asking."""
+    grant(ledger, plan, "c", 1)
+    account = own(ledger, "c", plan)
+    assert account.has_room()
+    assert ledger.events("c") == ()
+    account.reserve(round_index=1, attempt=1)
+    assert not account.has_room()
+    monkeypatch.setattr(Ledger, "affordable", unreadable)
+    assert account.has_room()
+
+
+def unreadable(*_: object) -> int:
+    raise LedgerError("the disk is gone")
 
 
 def test_a_client_without_a_grant_is_told_before_anything_is_charged(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from privacy.accountant import spend
 from secure_fedmeta import cli
@@ -220,3 +221,38 @@ def test_a_locked_ledger_could_not_complete(
 def test_an_unreachable_server_could_not_complete(call: Call, tmp_path: Path) -> None:
     code, _, err = call("ledger", "show", "--ledger", f"postgresql:///x?host={tmp_path}")
     assert (code, "refused" in err) == (3, True)
+
+
+@pytest.mark.parametrize("whose", ["the population's", "the clients'"])
+def test_a_grant_too_small_ends_a_run_with_exit_code_1_and_all_its_files(
+    call: Call, tmp_path: Path, whose: str
+) -> None:
+    """As an operator does it: grant, run, verify, and again with nothing left."""
+    plan = assemble(tiny()).plan
+    epsilon = repr(spend([plan.worst_event()] * 2, delta=plan.delta).worst)
+    url = f"sqlite:///{tmp_path / 'clients.sqlite'}"
+    if whose == "the population's":
+        config = tiny({"ledger.population": "people"})
+        names, where = ["people"], []
+    else:
+        config = tiny({"ledger.client_url": url})
+        names, where = [f"sinusoid/client-{k:03d}" for k in range(4)], ["--ledger", url]
+    for name in names:
+        made = ("ledger", "grant", name, "--epsilon", epsilon, "--approver", "the board", *where)
+        assert call(*made)[0] == 0
+    (tmp_path / "tiny.toml").write_text(config.to_toml())
+    afforded = []
+    for _ in range(2):
+        code, out, err = call("run", "tiny.toml")
+        assert code == 1, err
+        assert "stopped before round" in " ".join(out.split())
+        report = json.loads(Path("runs/latest/report.json").read_text())
+        assert report["status"] == "budget"
+        done = report["rounds"]["completed"]
+        afforded.append(done)
+        assert f"afforded {done} of 3 rounds" in report["notes"][0]
+        learner = assemble(tiny()).learner
+        model = learner.spec.load(Path("runs/latest/model.safetensors").read_bytes())
+        assert bool(torch.isfinite(model).all())
+        assert call("verify", "runs/latest")[0] == 0
+    assert afforded == [2, 0]

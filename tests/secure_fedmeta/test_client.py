@@ -91,12 +91,14 @@ def test_a_forged_opening_does_not_lock_a_client_out(federation: Federation, ind
     terms = replace(setting, roster=roster).terms(
         round_index=min(index, 2**32 - 1),
         attempt=1,
-        model_digest=setting.model_digest(federation.parts.initial()),
+        model_digest=setting.handout_digest(federation.parts.initial(), setting.plan.clip),
     )
     signed = federation.spy.inner.aggregator(terms, stranger).begin().messages[1]
     for body in (envelope.body, signed, b"\0"):
         with pytest.raises((MessageRefused, TermsRefused)):
-            client(federation).handle(encode(RoundOpen(index, 1, envelope.model, body)))
+            client(federation).handle(
+                encode(RoundOpen(index, 1, envelope.clip, envelope.model, body))
+            )
     assert client(federation).handle(real)
 
 
@@ -104,7 +106,9 @@ def test_a_real_message_under_another_moment_is_refused(federation: Federation) 
     envelope = opened(opening(federation, 5)[1])
     for moment in ((6, 1), (5, 2), (7, 7)):
         with pytest.raises(MessageRefused):
-            client(federation).handle(encode(RoundOpen(*moment, envelope.model, envelope.body)))
+            client(federation).handle(
+                encode(RoundOpen(*moment, envelope.clip, envelope.model, envelope.body))
+            )
     assert client(federation).handle(encode(envelope))
 
 
@@ -179,7 +183,7 @@ def test_terms_never_come_from_the_aggregator(tmp_path: Path, protocol: str, cha
     """An aggregator that signs with other thresholds, noise or config gets no answer."""
     federation = Federation(tmp_path, {**OPEN[protocol], "privacy.min_survivors": 4})
     setting = foreign(federation.parties.setting, change)
-    digest = setting.model_digest(federation.parts.initial())
+    digest = setting.handout_digest(federation.parts.initial(), setting.plan.clip)
     terms = setting.terms(round_index=1, attempt=1, model_digest=digest)
     machine = federation.spy.inner.aggregator(terms, federation.parties.aggregator)
     real = opened(opening(federation, 1)[1])

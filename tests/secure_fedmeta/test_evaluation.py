@@ -238,7 +238,8 @@ def test_the_schedules_of_the_arms() -> None:
 
 def test_the_baseline_is_the_run_without_the_secure_sum(parts: Parts) -> None:
     """Same clip, integers, noise and divisor: by hand, round by round."""
-    work = CohortWork(parts.learner, parts.source, {n: bytes(32) for n in parts.training})
+    keys = {n: bytes(32) for n in parts.training}
+    work = CohortWork(parts.learner, parts.source, keys, loss=parts.loss)
 
     def noise(name: str) -> object:
         return Randomness(9).generator(name)

@@ -21,6 +21,8 @@ from secure_fedmeta.intent import Evidence, LogWatch
 from secure_fedmeta.transport.memory import Delivery, Faults
 from tests.secure_fedmeta.federation import CLIENTS, Federation
 
+CLIP = 1.0  # of the tiny config
+
 
 class Logged:
     """A federation whose first round is logged and not yet opened."""
@@ -44,7 +46,7 @@ class Logged:
 
     def terms(self, round_index: int = 1) -> Terms:
         setting = self.federation.parties.setting
-        digest = setting.model_digest(self.federation.parts.initial())
+        digest = setting.handout_digest(self.federation.parts.initial(), setting.plan.clip)
         return setting.terms(round_index=round_index, attempt=1, model_digest=digest)
 
     def watch(self) -> LogWatch:
@@ -52,7 +54,7 @@ class Logged:
 
     def check(self, round_index: int = 1) -> IntentCheck:
         """Of a party that sees the log for the first time."""
-        return self.watch().check(self.terms(round_index))
+        return self.watch().check(self.terms(round_index), CLIP)
 
     def signed(self, *leaves: bytes, signer: LogSigner | None = None) -> bytes:
         """A checkpoint over these leaves by the log's own key, or by another."""
@@ -83,7 +85,7 @@ def refuses(check: IntentCheck, evidence: Evidence, match: str, survivors: int =
 
 def test_the_evidence_of_the_intent_is_accepted(logged: Logged) -> None:
     watch = logged.watch()
-    digest = watch.check(logged.terms())(logged.evidence.encode(), CLIENTS)
+    digest = watch.check(logged.terms(), CLIP)(logged.evidence.encode(), CLIENTS)
     assert digest.hex() == logged.federation.log.open_intent.digest.hex()  # type: ignore[union-attr]
     assert watch.seen == logged.federation.log.head
 
@@ -191,14 +193,16 @@ def test_a_log_that_shrank_is_refused(logged: Logged) -> None:
     watch.seen = logged.signed(*logged.evidence.leaves, bytes(32))
     size = len(logged.evidence.leaves)
     refuses(
-        watch.check(logged.terms()), logged.evidence, f"a log of {size} entries; this party was"
+        watch.check(logged.terms(), CLIP),
+        logged.evidence,
+        f"a log of {size} entries; this party was",
     )
 
 
 def test_a_fork_of_the_log_is_refused(logged: Logged) -> None:
     """A second history, signed with the same key, longer than the one that was shown."""
     watch = logged.watch()
-    check = watch.check(logged.terms())
+    check = watch.check(logged.terms(), CLIP)
     check(logged.evidence.encode(), CLIENTS)
     seen = watch.seen
     entry = {**loads(logged.evidence.entry), "index": 4}
@@ -215,7 +219,7 @@ def test_a_fork_of_the_log_is_refused(logged: Logged) -> None:
 
 def test_what_is_refused_moves_nothing(logged: Logged) -> None:
     watch = logged.watch()
-    refuses(watch.check(logged.terms(2)), logged.evidence, "round")
+    refuses(watch.check(logged.terms(2), CLIP), logged.evidence, "round")
     assert watch.seen is None
 
 

@@ -15,7 +15,8 @@ from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode, from_wir
 ROUNDS = st.integers(0, 2**64 - 1)
 ATTEMPTS = st.integers(0, 2**32 - 1)
 BODIES = st.binary(min_size=1, max_size=40)
-OPENS = st.builds(RoundOpen, ROUNDS, ATTEMPTS, st.binary(max_size=40), BODIES)
+CLIPS = st.floats(allow_nan=False)
+OPENS = st.builds(RoundOpen, ROUNDS, ATTEMPTS, CLIPS, st.binary(max_size=40), BODIES)
 STEPS = st.builds(SumStep, ROUNDS, ATTEMPTS, BODIES)
 HEADER = 21
 
@@ -46,10 +47,10 @@ def test_a_message_cut_short_is_not_the_same_message(
 
 
 def test_layout() -> None:
-    encoded = encode(RoundOpen(2, 3, b"model", b"body"))
+    encoded = encode(RoundOpen(2, 3, 1.0, b"model", b"body"))
     assert encoded == (
         b"FMR1\x01" + (2).to_bytes(8, "little") + (3).to_bytes(4, "little")
-        + (5).to_bytes(4, "little") + b"model" + b"body"
+        + (5).to_bytes(4, "little") + bytes(6) + b"\xf0\x3f" + b"model" + b"body"
     )  # fmt: skip
     assert encode(SumStep(2, 3, b"body"))[4:5] == b"\x02"
 
@@ -61,6 +62,7 @@ def test_layout() -> None:
         (b"FMR1" + bytes(16), "shorter than a header"),
         (b"FMR2\x01" + bytes(16) + b"x", "not a version 1 envelope"),
         (b"FMR1\x01" + bytes(16), "no secure-sum message inside"),
+        (b"FMR1\x01" + bytes(16) + bytes(8), "no secure-sum message inside"),
         (b"FMR1\x01" + bytes(12) + b"\x01\0\0\0" + b"m", "no secure-sum message inside"),
         (b"FMR1\x01" + bytes(12) + b"\xff\xff\xff\xff" + b"m", "no secure-sum message inside"),
         (b"FMR1\x00" + bytes(16) + b"x", "unknown kind 0"),

@@ -126,9 +126,9 @@ def test_an_officer_answers_an_attempt_once(tmp_path: Path) -> None:
         officer.handle(message)
     for moment in ((2, 9), (3, 1), (1, 1)):
         with pytest.raises(MessageRefused, match="never answered twice"):
-            officer.handle(encode(RoundOpen(*moment, opened.model, opened.body)))
+            officer.handle(encode(RoundOpen(*moment, opened.clip, opened.model, opened.body)))
     with pytest.raises(MessageRefused, match="another round"):
-        officer.handle(encode(RoundOpen(4, 1, opened.model, opened.body)))
+        officer.handle(encode(RoundOpen(4, 1, opened.clip, opened.model, opened.body)))
     for bad in (b"", b"FMR1", encode(SumStep(3, 1, b"x"))):
         with pytest.raises(CryptoError):
             officer.handle(bad)
@@ -168,7 +168,10 @@ def test_a_round_that_no_terms_can_have_is_a_refused_message(tmp_path: Path, ind
     opened = decode(message)
     assert isinstance(opened, RoundOpen)
     for party in federation.parties.endpoints.values():
-        for forged in (RoundOpen(index, 1, opened.model, b"x"), SumStep(index, 1, b"x")):
+        for forged in (
+            RoundOpen(index, 1, opened.clip, opened.model, b"x"),
+            SumStep(index, 1, b"x"),
+        ):
             with pytest.raises(MessageRefused, match=f"round {index}; allowed: up to"):
                 party.handle(encode(forged))
 

@@ -157,13 +157,15 @@ def test_progress_elsewhere_than_on_a_terminal(capsys: pytest.CaptureFixture[str
         progress.stage("training")
         progress.round_done(
             {"round": 1, "status": "released", "survivors": 3, "selected": 4, "epsilon": 1.23,
-             "granted": 3.0, "metric": "mse", "adapted": 0.5}
+             "granted": 3.0, "metric": "mse", "adapted": 0.5,
+             "protected": {"query_loss": {"value": 0.41, "noise_std": 0.22}}}
         )  # fmt: skip
         progress.round_done({"round": 2, "status": "aborted", "reason": "too few"})
     out = capsys.readouterr()
     assert out.out == ""
     assert "training" in out.err
-    assert "round 1: 3/4 clients, epsilon 1.23 of 3, held-out mse 0.500" in out.err
+    assert "round 1: 3/4 clients, epsilon 1.23 of 3, protected training loss 0.41" in out.err
+    assert "± 0.22, held-out mse 0.500" in " ".join(out.err.split())
     assert "round 2: aborted: too few" in out.err
 
 

@@ -27,10 +27,10 @@ def keys(parts: Parts) -> dict[str, bytes]:
 
 
 def test_each_client_gets_what_it_would_compute_alone(parts: Parts) -> None:
-    together = CohortWork(parts.learner, parts.source, keys(parts))
+    together = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
     model = parts.initial()
     for name, key in keys(parts).items():
-        alone = CohortWork(parts.learner, parts.source, {name: key})
+        alone = CohortWork(parts.learner, parts.source, {name: key}, loss=parts.loss)
         expected = alone.outer_vectors(name, model, round_index=3)
         found = together.outer_vectors(name, model, round_index=3)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -39,7 +39,7 @@ def test_each_client_gets_what_it_would_compute_alone(parts: Parts) -> None:
 
 
 def test_a_row_is_the_outer_vector_of_one_block(parts: Parts) -> None:
-    work = CohortWork(parts.learner, parts.source, keys(parts))
+    work = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
     name, model = parts.training[1], parts.initial()
     found = work.outer_vectors(name, model, round_index=2)
     draw_key = round_key(keys(parts)[name], 2)
@@ -50,7 +50,7 @@ def test_a_row_is_the_outer_vector_of_one_block(parts: Parts) -> None:
 
 
 def test_a_model_is_computed_once_per_round(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = CohortWork(parts.learner, parts.source, keys(parts))
+    work = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
     calls: list[int] = []
     compute = CohortWork._compute
 
@@ -70,7 +70,7 @@ def test_a_model_is_computed_once_per_round(parts: Parts, monkeypatch: pytest.Mo
 
 
 def test_support_and_query_are_redrawn_each_round(parts: Parts) -> None:
-    work = CohortWork(parts.learner, parts.source, keys(parts))
+    work = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
     name, model = parts.training[0], parts.initial()
     first, second = (work.outer_vectors(name, model, round_index=index) for index in (1, 2))
     assert not np.array_equal(first, second)
@@ -79,7 +79,7 @@ def test_support_and_query_are_redrawn_each_round(parts: Parts) -> None:
 def test_the_draw_is_keyed_by_the_clients_own_secret(parts: Parts) -> None:
     name, model = parts.training[0], parts.initial()
     drawn = [
-        CohortWork(parts.learner, parts.source, {name: key * 32}).outer_vectors(
+        CohortWork(parts.learner, parts.source, {name: key * 32}, loss=parts.loss).outer_vectors(
             name, model, round_index=1
         )
         for key in (b"a", b"b")
@@ -96,4 +96,4 @@ def test_a_client_without_a_task_is_named(parts: Parts, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(SinusoidSource, "client", without)
     with pytest.raises(DataError, match="'client-002' has no task with 6 examples"):
-        CohortWork(parts.learner, parts.source, keys(parts))
+        CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from secure_fedmeta.config import TuneConfig
+from secure_fedmeta.config_tune import TuneConfig
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.trials import Trial, best, lead, settings_of
 
