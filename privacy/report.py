@@ -117,12 +117,32 @@ def _mechanism(plan: PrivacyPlan) -> str:
     vector = _VECTOR[plan.unit] if apart is None else f"each vector of a user's {apart} tasks"
     whole = "" if apart is None else f", {plan.l2} steps for all of one user"
     return (
-        f"{vector} is clipped to L2 norm {plan.clip:g},{_map(plan)} rounded to integers "
+        f"{vector} is clipped to L2 norm {_bound(plan)},{_map(plan)}{_behind(plan)} rounded to "
+        "integers "
         f"of at most {plan.cap} steps per coordinate and clipped again to "
         f"{plan.l2 // (apart or 1)} steps{whole}; each client adds {_NOISE[plan.mechanism][0]} "
         f"noise of variance {plan.share_variance:.6g} steps^2 to its sum; the opened sum is "
         f"divided by the public constant {plan.expected_units}"
     )
+
+
+def _bound(plan: PrivacyPlan) -> str:
+    rule = plan.extras.adaptive_clip
+    if rule is None:
+        return f"{plan.clip:g}"
+    return (
+        f"{plan.clip:g} at first and scaled to the same integers at each later bound, which "
+        f"follows the noised part of units within it towards {rule.quantile:g}"
+    )
+
+
+def _behind(plan: PrivacyPlan) -> str:
+    """The coordinates of extras in words, for the place after the map."""
+    if plan.extras.count == 0:
+        return ""
+    names = [f"{metric.name} cut to {metric.largest:g}" for metric in plan.extras.metrics]
+    names += ["whether it was within the bound"] if plan.extras.adaptive_clip is not None else []
+    return f" followed by {len(names)} coordinates of its own ({', '.join(names)}),"
 
 
 def _sampler(plan: PrivacyPlan) -> str:
@@ -251,6 +271,13 @@ def _caveats_of_shares(plan: PrivacyPlan) -> list[str]:
             "and refuses to take part in more, over everything that its population is charged."
         )
         caveats.append(turns)
+    if plan.extras.adaptive_clip is not None:
+        moving = (
+            "The clip bound of a round follows from earlier releases. Sensitivity, noise and "
+            "charge are those of the plan whatever it is, also if the aggregator lies about it, so "
+            "that the figures hold as for settings fixed before the first round."
+        )
+        caveats.append(moving)
     if plan.max_colluders == 0:
         no_colluders = (
             "The plan assumes that no contributing client works with the aggregator or with "

@@ -98,6 +98,22 @@ def test_the_error_is_the_noised_count_less_the_quantile_and_nothing_else() -> N
     assert plan.beside(totals[0], survivors=2, clip=1.0).clip_error == errors[0]
 
 
+def test_the_bound_is_never_read_off_raw_norms() -> None:
+    """Another's bug: a clip from percentiles of the norms themselves, outside of the noise.
+
+    All norms move, and none of them over the bound: the same key gives the same indicator to the
+    last bit, and so the same next bound.
+    """
+    plan = moving(expected_units=4)
+    rng = np.random.default_rng(3)
+    seen = set()
+    for _ in range(5):
+        norms = np.concatenate([rng.uniform(0.0, 0.99, 3), rng.uniform(1.01, 1e6, 3)])
+        total = plan.encode(units(norms), SecureRandom.from_key(KEY), round_index=1)
+        seen.add(plan.beside(total, survivors=8, clip=1.0).next_clip)
+    assert len(seen) == 1
+
+
 def test_all_that_privacy_rests_on_stays_while_the_bound_moves() -> None:
     """One event, one Delta, one digest, one noise; the decoded average is that of the new bound."""
     plan = moving(noise_multiplier=2.0**-20, expected_units=1, clients=2, min_survivors=2,

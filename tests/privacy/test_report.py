@@ -5,8 +5,10 @@ import json
 import pytest
 
 from privacy.accountant import Adversary, spend
+from privacy.adaptive_clip import AdaptiveClip
 from privacy.compression import Compression, Kind
 from privacy.events import NonPrivate
+from privacy.extras import Extras, Metric
 from privacy.report import ADVERSARY_WORDS, UNPROTECTED, budget_report
 from privacy.unit import PLAIN_WORDS, RELATION_OF, Relation, Unit
 from tests.privacy.plans import calibrated, with_noise
@@ -111,3 +113,15 @@ def test_what_is_unprotected_is_listed(extra: tuple[str, ...]) -> None:
 def test_every_unit_and_adversary_has_words() -> None:
     assert set(PLAIN_WORDS) == set(RELATION_OF) == set(Unit)
     assert set(ADVERSARY_WORDS) == set(Adversary)
+
+
+def test_the_report_says_what_stands_behind_the_vector_and_how_the_bound_moves() -> None:
+    extras = Extras((Metric("query_loss", 2.0, 0.2),), AdaptiveClip(0.5, 0.2, 0.2))
+    plan = with_noise(extras=extras)
+    found = budget_report(plan, [plan.worst_event()], grant=None)
+    assert "followed by 2 coordinates of its own (query_loss cut to 2" in found["mechanism"]
+    assert "towards 0.5" in found["mechanism"]
+    assert any("also if the aggregator lies about it" in one for one in found["caveats"])
+    plain = budget_report(with_noise(), [with_noise().worst_event()], grant=None)
+    assert "followed by" not in plain["mechanism"]
+    assert not any("lies about it" in one for one in plain["caveats"])

@@ -143,11 +143,31 @@ def test_a_unit_is_clipped_with_its_metrics_in_one_norm() -> None:
 # --- the clip that moves --------------------------------------------------------------------------
 
 
+STEPS = 50
+"""Integer steps that rounding and next to no noise move a coordinate by, at most."""
+
+
+def own_contribution(
+    federation: Federation, model: torch.Tensor, index: int, clip: float
+) -> np.ndarray:  # type: ignore[type-arg]
+    """What the first client adds to a round at this bound, with noise of its own."""
+    return contribution(
+        federation.parties.clients[1]._work,
+        federation.parts.training[0],
+        model,
+        plan=federation.plan,
+        round_index=index,
+        noise=SecureRandom.from_os(),
+        clip=clip,
+    )
+
+
 def test_everybody_gets_the_bound_that_the_release_before_gave(tmp_path: Path) -> None:
     changes = {**MOVING, "privacy.expected_units": 20}
     federation = Federation(tmp_path, changes, granted=1e12)
-    clips, errors = [], []
+    clips, errors, models = [], [], []
     for index in (1, 2, 3):
+        models.append(federation.aggregator.model)
         assert isinstance(federation.round(index), Release)
         clips.append(float(entries(federation.audit)[-2]["body"]["clip"]))
         errors.append(float(entries(federation.audit)[-1]["body"]["clip_error"]))
@@ -156,6 +176,13 @@ def test_everybody_gets_the_bound_that_the_release_before_gave(tmp_path: Path) -
     assert clips[2] == pytest.approx(clips[1] * math.exp(-errors[1]))
     assert len(set(clips)) == 3
     assert {event.l2 for event in federation.events()} == {federation.plan.l2}
+    for index, clip in enumerate(clips, start=1):
+        assert own_contribution(federation, models[index - 1], index, clip) == pytest.approx(
+            federation.spy.vectors[index, 1, 1], abs=STEPS
+        )
+    assert own_contribution(federation, models[1], 2, clips[0]) != pytest.approx(
+        federation.spy.vectors[2, 1, 1], abs=STEPS
+    )
     federation.spy.check_sums()
 
 
