@@ -98,6 +98,25 @@ def test_no_unit_moves_the_sum_beyond_delta_whatever_the_clip(
         assert int(np.abs(found).sum()) <= plan.l1
 
 
+@pytest.mark.parametrize("clipped", [True, False])
+def test_a_unit_made_for_the_map_is_clipped_with_its_coordinates(
+    clipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image is longer than usual ones: the integer clip holds it, and without that it passes.
+
+    A vector within the subspace of a low-rank map keeps all of its length there.
+    """
+    plan = plan_of(
+        parameters=4096, compression=Compression(kind=Kind.LOW_RANK, rotate=True, keep=0.05)
+    )
+    if not clipped:
+        monkeypatch.setattr("privacy.clip.clip_integers", lambda rows, delta: rows)
+    aligned = plan.basis(1).backward(np.ones(plan.width))
+    row = aligned[None] / np.linalg.norm(aligned) * 0.999 * plan.clip
+    found = moved(plan, row, np.full((1, 1), math.inf))
+    assert (squared(found) <= plan.l2**2) is clipped
+
+
 @pytest.mark.parametrize("kind", ["task", "bits"])
 def test_the_worst_unit_comes_close_to_delta(kind: str) -> None:
     """The bound is not loose: a vector and metrics at their bounds span most of it."""

@@ -33,6 +33,7 @@ from secure_fedmeta.conformance import ALPHA, FALSE_ALARM, TESTS, Check, conform
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.plants import PLANTS, planted
 from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.rig import Opened, Rig
 from tests.secure_fedmeta.federation import settings
 
 NORM = "norm of one unit before noise"
@@ -117,6 +118,26 @@ def test_right_pipelines_of_every_kind_pass(changes: dict[str, object]) -> None:
     if changes.get("privacy.min_survivors") == 4:
         expected = {LOST}
     assert skipped == expected
+
+
+def test_what_is_subtracted_as_signal_has_the_clients_own_metrics_and_bound() -> None:
+    """With next to no noise nothing is left of a share, in the coordinates of metrics neither."""
+    changes = changed(
+        privacy__metrics=["query_loss", "unclipped"],
+        privacy__largest_loss=50.0,
+        privacy__clip_quantile=0.5,
+        privacy__clip_speed=1.0,
+        privacy__metric_weight=1.0,
+        privacy__epsilon=None,
+        privacy__noise_multiplier=1e-4,
+    )
+    parts = _assembled(json.dumps(settings(changes), sort_keys=True))
+    with Rig(Subject(parts, planted(None))) as rig:
+        for index in (1, 2):
+            opened = rig.round(index)
+            assert isinstance(opened, Opened)
+            for client in opened.contributors:
+                assert int(np.abs(opened.share(client)).max()) < 60
 
 
 def test_error_rates_add_up_and_power_is_stated() -> None:
