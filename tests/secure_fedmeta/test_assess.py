@@ -126,6 +126,7 @@ def test_what_is_subtracted_as_signal_has_the_clients_own_metrics_and_bound() ->
         privacy__metrics=["query_loss", "unclipped"],
         privacy__largest_loss=50.0,
         privacy__clip_quantile=0.5,
+        privacy__clip=100.0,  # above all norms: the bound comes down, and no vector is cut
         privacy__clip_speed=1.0,
         privacy__metric_weight=1.0,
         privacy__epsilon=None,
