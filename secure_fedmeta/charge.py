@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 from crypto.errors import MessageRefused
@@ -51,9 +52,13 @@ Charges: TypeAlias = Mapping[str, Charge] | None
 """Client name -> where it charges; None: clients keep no ledger."""
 
 
-def with_room(charges: Charges, names: Sequence[str]) -> int:
-    """How many of these clients could be charged for one more contribution."""
-    return sum(charges is None or charges[name].has_room() for name in names)
+def with_room(charges: Charges, names: Sequence[str], *, enough: int) -> int:
+    """How many of these clients could be charged for one more contribution, counted to `enough`.
+
+    To ask a ledger takes some milliseconds, and there may be many.
+    """
+    able = (name for name in names if charges is None or charges[name].has_room())
+    return len(tuple(islice(able, enough)))
 
 
 class Uncounted:

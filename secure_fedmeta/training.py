@@ -285,8 +285,8 @@ class Training:
         """Why too few clients would answer; None where enough do. Their ledgers are all here."""
         plan = self._parts.plan
         names = [self._parts.training[client - 1] for client in plan.cohort(index)]
-        found = with_room(self._charges, names)
-        if found >= plan.min_survivors:
+        found = with_room(self._charges, names, enough=plan.min_survivors)
+        if found == plan.min_survivors:
             return None
         return (
             f"the own ledgers of only {found} of {len(names)} clients have room for another round, "
