@@ -16,14 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from benchmarks._correlated import Matrix, schedule, sensitivity, square_root, workload
+from benchmarks._correlated import LINEAR, Matrix, schedule, sensitivity, square_root, workload
 from privacy.clip import clip_l2
 from secure_fedmeta.client import contribution
 from secure_fedmeta.config import Config, load_config, parse_config
 from secure_fedmeta.evaluation import Evaluation, Scores
-from secure_fedmeta.models import build_model
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.scoring import personaliser
@@ -44,8 +42,6 @@ class Arm:
     Attributes:
         name: for tables.
         settings: section -> setting -> value.
-        head_only: only the last layer is shared and trained; the rest stays as it is initialised,
-            the same for everybody.
         shape: how noise goes over the rounds: as planned; or, as real numbers, independent and
             equal, independent by the best schedule for the released model, or correlated by the
             banded square root.
@@ -53,7 +49,6 @@ class Arm:
 
     name: str
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    head_only: bool = False
     shape: Shape = "planned"
 
 
@@ -98,8 +93,7 @@ def run_trial(trial: Trial) -> Outcome:
     """Train and score."""
     torch.set_num_threads(1)
     config = config_of(trial)
-    module = head_only(config) if trial.arm.head_only else None
-    parts = assemble(config, module=module)
+    parts = assemble(config)
     iterates = trained(parts, Randomness(trial.seed), trial.arm.shape)
     support, repeats = parts.source.info.k_support, config.evaluation.repeats
     evaluation = Evaluation(parts.source, trial.judged, support=support, repeats=repeats)
@@ -184,10 +178,10 @@ def shaped_noise(parts: Parts, shape: Shape, randomness: Randomness) -> NDArray[
 
 
 def strategy_of(parts: Parts, shape: Shape) -> Matrix:
-    """C. Adam is no matrix: it gets what is best for sgd with the same averaging."""
+    """C. A server that is no matrix gets what is best for sgd with the same averaging."""
     rounds, optimiser = parts.plan.rounds, parts.optimiser
     if shape == "scheduled":
-        linear = replace(optimiser, name="sgd") if optimiser.name == "adam" else optimiser
+        linear = optimiser if optimiser.name in LINEAR else replace(optimiser, name="sgd")
         return schedule(workload(linear, rounds)[1])
     return square_root(rounds, BANDS) if shape == "banded" else np.eye(rounds)
 
@@ -204,19 +198,3 @@ def config_of(trial: Trial) -> Config:
     for section, values in trial.arm.settings.items():
         tree[section] = tree.get(section, {}) | values
     return parse_config(tree)
-
-
-def head_only(config: Config) -> nn.Module:
-    """The configured network with all but its last layer frozen."""
-    info = build_source(config.data.source, config.data.options).info
-    module = build_model(
-        config.model.name,
-        info.input_dim,
-        info.output_dim,
-        config.model.hidden,
-        seed=config.model.init_seed,
-    )
-    last = [name for name, _ in module.named_parameters()][-1].rpartition(".")[0]
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name.rpartition(".")[0] == last)
-    return module

@@ -37,13 +37,15 @@ from torch import Tensor
 from secure_fedmeta.server_opt import ServerOptimiser
 
 Matrix = NDArray[np.float64]
+LINEAR = ("sgd", "momentum")
+"""Servers that are linear in the sums."""
 
 
 def workload(optimiser: ServerOptimiser, rounds: int) -> tuple[Matrix, Matrix]:
     """The server as a matrix, from what it does with one impulse in each round.
 
     Args:
-        optimiser: one that is linear in the sums: any but adam.
+        optimiser: one of LINEAR.
         rounds: T.
 
     Returns:

@@ -57,7 +57,7 @@ INDEPENDENT, SCHEDULED = (
     Arm("scheduled", shape="scheduled"),
 )
 BANDED = Arm("banded", shape="banded")
-HEAD_ONLY = Arm("head only", head_only=True)
+HEAD_ONLY = Arm("head only", {"learner": {"algorithm": "anil_head"}})
 LOW_RANK = Arm("low rank", {"compression": {"kind": "low-rank", "rotate": True, "keep": 0.5}})
 
 Run = Callable[[Sequence[Trial]], list[Outcome]]
@@ -212,6 +212,7 @@ def sinusoid(run: Run, seed: int) -> dict[str, Any]:
     best, tail = best_of(scores, rates, lower=True)
     arms = {
         SHIPPED.name: (SHIPPED, 5),
+        "clip chosen": (clip, 5),
         "clip and step chosen": (best, 5),
         **{arm.name: (arm, 3) for arm in (HEAD_ONLY, LOW_RANK, INDEPENDENT, SCHEDULED)},
         "FedAvg as shipped": (_fedavg(SHIPPED), 3),
@@ -302,7 +303,7 @@ def _means(found: Found) -> dict[str, dict[str, float]]:
 
 def table_of(
     reported: Sequence[tuple[str, Trial]], outcomes: Sequence[Outcome], *, per: str
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Arm -> what was handed out -> mean, and its difference to the example as shipped.
 
     Intervals are over clients (each the mean of its trainings) or over data seeds (each the mean
@@ -320,11 +321,12 @@ def table_of(
         for pair, held in observed.items()
     }
     base = means[SHIPPED.name, "configured"]
-    table: dict[str, dict[str, dict[str, float]]] = {}
+    table: dict[str, dict[str, dict[str, Any]]] = {}
     for (label, tail), held in means.items():
         apart = Interval.over({one: score - base[one] for one, score in held.items()})
         table.setdefault(label, {})[tail] = {
             "mean": fmean(held.values()),
+            "each": held,
             "spread": float(np.std(list(held.values()), ddof=1)),
             "minus_shipped": apart.mean,
             "ci95": apart.ci95,
@@ -339,8 +341,8 @@ def _lines(part: Mapping[str, Any]) -> list[str]:
     for label, tails in part["held_out"].items():
         for tail, row in tails.items():
             lines.append(
-                f"{label:30} {tail:10} {part['metric']} {row['mean']:.4f}, to shipped "
-                f"{row['minus_shipped']:+.4f} ± {row['ci95']:.4f}"
+                f"{label:30} {tail:10} {part['metric']} {row['mean']:.4g}, to shipped "
+                f"{row['minus_shipped']:+.4g} ± {row['ci95']:.2g}"
             )
     return lines
 

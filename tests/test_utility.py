@@ -12,7 +12,6 @@ from benchmarks._arms import (
     Outcome,
     Trial,
     config_of,
-    head_only,
     shaped_noise,
     strategy_of,
     trained,
@@ -27,7 +26,7 @@ from benchmarks._correlated import (
     square_root,
     workload,
 )
-from benchmarks.utility import SHIPPED, best_of, table_of
+from benchmarks.utility import HEAD_ONLY, SHIPPED, best_of, table_of
 from secure_fedmeta.baseline import train_in_clear
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.randomness import Randomness
@@ -147,8 +146,9 @@ def test_planned_noise_is_what_the_product_trains_with(parts: Parts) -> None:
     randomness = Randomness(5)
     iterates = trained(parts, randomness, "planned")
     keys = randomness.stream("keys")
+    secrets = {name: keys(32) for name in parts.training}
     released = train_in_clear(
-        CohortWork(parts.learner, parts.source, {name: keys(32) for name in parts.training}),
+        CohortWork(parts.learner, parts.source, secrets, loss=parts.loss),
         parts.training,
         plan=parts.plan,
         optimiser=parts.optimiser,
@@ -160,9 +160,10 @@ def test_planned_noise_is_what_the_product_trains_with(parts: Parts) -> None:
 
 
 def test_head_only_shares_the_last_layer_alone() -> None:
-    arm = Arm("head only", head_only=True)
-    config = config_of(Trial("sinusoid", arm, ("held-out-000",), (), 100, 1))
-    whole, part = assemble(config), assemble(config, module=head_only(config))
+    whole, part = (
+        assemble(config_of(Trial("sinusoid", arm, ("held-out-000",), (), 100, 1)))
+        for arm in (SHIPPED, HEAD_ONLY)
+    )
     assert (whole.plan.parameters, part.plan.parameters) == (1761, 41)
     assert part.plan.worst_epsilon() == pytest.approx(whole.plan.worst_epsilon(), abs=0.02)
 
