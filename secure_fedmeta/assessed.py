@@ -162,6 +162,8 @@ def terms_of(plan: PrivacyPlan) -> PlanTerms:
         "compression": plan.compression,
         "value_bits": plan.value_bits,
         "extras": plan.extras,
+        "local_steps": plan.local_steps,
+        "local_lr": plan.local_lr,
     }
 
 
@@ -201,6 +203,15 @@ class Subject:
         }
         z = self.parts.plan.noise_multiplier
         return self._mechanism.plan(PrivacyPlan.from_noise_multiplier(noise_multiplier=z, **terms))
+
+    def little_noise(self, noise_multiplier: float, **changes: Any) -> PrivacyPlan:
+        """The plan of noise "local" with steps of size 1, every unit drawn, and other noise."""
+        terms = {**terms_of(self.parts.plan), "local_lr": 1.0, "rate": 1.0, **changes}
+        return self._mechanism.plan(
+            PrivacyPlan.from_noise_multiplier(
+                noise_multiplier=noise_multiplier, **cast(PlanTerms, terms)
+            )
+        )
 
     def wide(self, extra: int, rounds: int) -> Subject:
         """The subject with extra coordinates, every unit drawn, and room for so many rounds."""

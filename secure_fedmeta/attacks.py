@@ -33,6 +33,7 @@ from privacy.empirical import (
 )
 from privacy.errors import PlanRefused
 from privacy.extras import Extras
+from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
@@ -80,6 +81,8 @@ def one_round(subject: Subject, *, extra: int, units: int) -> Subject:
         "extras": Extras(),
         "max_units_per_client": plan.max_units_per_client + units,
     }
+    if plan.noise == LOCAL:
+        terms |= {"local_steps": 1, "local_lr": 1.0}
     claim = plan.worst_epsilon()
     return subject.with_plan(PrivacyPlan.calibrated(epsilon=claim, **terms), extra=extra)
 
@@ -126,7 +129,8 @@ def canaries(subject: Subject, random: SecureRandom) -> Attack:
         return _not_run(name, str(error))
     ours, event = copy.parts.plan, copy.parts.plan.event(plan.clients)
     claim = claimed_epsilon({event: 1}, (Adversary.AGGREGATOR,), delta=plan.delta)
-    shift = ours.clip * ours.scale / ours.noise_std(plan.clients)
+    # A message with noise of its own is read as it is: in the sum is the noise of all others too.
+    shift = _moves(ours) / ours.noise_std(1 if ours.noise == LOCAL else plan.clients)
     # At the plan's delta the bound's own term, 2 m delta, is above any small error rate; the same
     # noise has a claim at every delta.
     strict = claimed_epsilon({event: 1}, (Adversary.AGGREGATOR,), delta=STRICT_DELTA)
@@ -145,7 +149,13 @@ def canaries(subject: Subject, random: SecureRandom) -> Attack:
     if isinstance(opened, Abort):
         failed = Check(name, False, f"could not complete: {opened.reason}", 0.0, "", None)
         return Attack(failed, {})
-    order = np.argsort(opened.decoded[plan.parameters :])
+    seen = opened.decoded[plan.parameters :]
+    if ours.noise == LOCAL:
+        columns = plan.parameters + np.arange(CANARIES)
+        seen = np.stack([opened.vectors[k] for k in range(1, plan.clients + 1)])[
+            holder - 1, columns
+        ].astype(np.float64)
+    order = np.argsort(seen)
     half = guesses // 2
     right = int(included[order[-half:]].sum() + (~included[order[:half]]).sum())
     bound = epsilon_lower_bound(CANARIES, guesses, right, plan.delta, 1 - CONFIDENCE)
@@ -206,6 +216,11 @@ def _audit_power(guesses: int, refuting: int, shift: float) -> float:
 def _caught(noticed: Callable[[float], bool]) -> float | None:
     """The largest part of the claimed noise that an attack would notice more often than not."""
     return next((factor for factor in _FACTORS if noticed(factor)), None)
+
+
+def _moves(plan: PrivacyPlan) -> float:
+    """How far one unit at the clip bound moves what is sent in one step: steps of the sum."""
+    return plan.clip * plan.divisor / plan.expected_units
 
 
 def _could(caught: float | None) -> str:
@@ -308,7 +323,7 @@ def _membership(tasks: _Tasks, random: SecureRandom, view: Adversary, epsilon: f
     strict = [proportion_interval(k, half, ALPHA / 2) for k in (hits, alarms)]
     limit = math.exp(min(epsilon, 700.0)) * strict[1].high + plan.delta
     shares = 1 if view is Adversary.BROKEN_SUM else plan.clients
-    shift = plan.clip * plan.scale / plan.noise_std(shares)
+    shift = _moves(plan) / plan.noise_std(shares)
     usual = proportion_interval(round(half * FALSE_POSITIVES), half, ALPHA / 2).high
     allowed = math.exp(min(epsilon, 700.0)) * usual + plan.delta
 

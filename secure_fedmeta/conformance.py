@@ -26,6 +26,7 @@ from privacy.empirical import (
     variance_power,
 )
 from privacy.events import DiscreteGaussianRound, SkellamRound
+from privacy.local import LOCAL, message_of
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
@@ -84,7 +85,8 @@ def conformance(subject: Subject, announce: Announce) -> Iterator[Check]:
     announce("the draws")
     yield from draws(subject)
     announce("rounds as configured")
-    rounds = [*_run(subject, 1, lost=None), *_run(subject, 1, lost=_one_to_lose(subject))]
+    rounds = run_rounds(subject, 1, lost=None)
+    rounds += run_rounds(subject, 1, lost=one_to_lose(subject))
     yield sums(rounds)
     yield divisor(subject, rounds)
     announce("rounds of a wide copy")
@@ -239,13 +241,16 @@ def sums(rounds: list[Opened | Abort]) -> Check:
 
 def divisor(subject: Subject, rounds: list[Opened | Abort]) -> Check:
     """The model moves by the sum over scale and the public constant, whoever contributed."""
-    plan, units = subject.parts.plan, subject.parts.config.privacy.expected_units
-    worst = 0.0
+    plan, worst = subject.parts.plan, 0.0
+    if plan.noise == LOCAL:
+        constant = message_of(plan).scale * len(subject.parts.training)
+    else:
+        constant = plan.scale * subject.parts.config.privacy.expected_units
     for one in rounds:
         if isinstance(one, Abort):
             continue
         total = np.sum([one.vectors[k] for k in one.contributors], axis=0)
-        image = total[: plan.width] / (plan.scale * units)
+        image = total[: plan.width] / constant
         expected = subject.plan.basis(one.round).backward(image)
         size = float(np.abs(expected).max()) + float(subject.parts.initial().abs().max())
         worst = max(worst, float(np.abs(one.decoded - expected).max()) / size)
@@ -269,18 +274,18 @@ def noise(subject: Subject, announce: Announce) -> Iterator[Check]:
     extra = width - subject.parts.plan.parameters
     rounds = max(2, math.ceil(needed / subject.wide(extra, 1).plan.dimension))
     wide = subject.wide(extra, rounds)
-    complete = _run(wide, rounds, lost=None, announce=announce)
+    complete = run_rounds(wide, rounds, lost=None, announce=announce)
     yield _noise_of_sums("noise of the opened sum", wide, complete)
-    lost = _one_to_lose(subject)
+    lost = one_to_lose(subject)
     name = "noise of the opened sum, one client lost"
     if lost is None:
         found = "the config opens complete sums only"
         yield Check(name, None, found, 0.0, "missing share", None)
     else:
-        again = _run(wide, rounds, lost=lost, announce=announce)
+        again = run_rounds(wide, rounds, lost=lost, announce=announce)
         yield _noise_of_sums(name, wide, again)
     yield _noise_of_shares(wide, complete)
-    restarted = _run(wide, 1, lost=None, announce=announce)
+    restarted = run_rounds(wide, 1, lost=None, announce=announce)
     yield _fresh(wide, [*complete[:2], *restarted])
 
 
@@ -362,11 +367,15 @@ def _fresh(subject: Subject, rounds: list[Opened | Abort]) -> Check:
 
 
 def _aborted(name: str, rounds: list[Opened | Abort], bug: str) -> Check:
-    reason = next(one.reason for one in rounds if isinstance(one, Abort))
-    return Check(name, False, f"a round could not complete: {reason}", 0.0, bug, None)
+    return aborted(name, next(one for one in rounds if isinstance(one, Abort)), bug)
 
 
-def _run(
+def aborted(name: str, broken: Abort, bug: str) -> Check:
+    """The failed check of rounds of which one could not complete."""
+    return Check(name, False, f"a round could not complete: {broken.reason}", 0.0, bug, None)
+
+
+def run_rounds(
     subject: Subject, rounds: int, *, lost: int | None, announce: Announce = lambda text: None
 ) -> list[Opened | Abort]:
     """The rounds of one new run of the subject."""
@@ -378,7 +387,7 @@ def _run(
     return found
 
 
-def _one_to_lose(subject: Subject) -> int | None:
+def one_to_lose(subject: Subject) -> int | None:
     """A client that may fall silent; None where every sum must be complete."""
     plan = subject.parts.plan
     spare = plan.cohort_size > plan.min_survivors and subject.parts.protocol.capabilities().drops

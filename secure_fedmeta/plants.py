@@ -39,17 +39,6 @@ class _Forged(PrivacyPlan):
         """A forgery with all the values of `plan`."""
         return cls(**{field.name: getattr(plan, field.name) for field in fields(plan)})
 
-    def _units(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
-        """The right sum of the clipped units: two encodings with the same noise, subtracted."""
-        key = rng.words(8).tobytes()
-        full = PrivacyPlan.encode(self, vectors, SecureRandom.from_key(key), **rest)
-        none = nothing_like(vectors)
-        return full - PrivacyPlan.encode(self, none, SecureRandom.from_key(key), **rest)
-
-    def _noise(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
-        """The right noise: an encoding of as many units that are not there."""
-        return PrivacyPlan.encode(self, nothing_like(vectors), rng, **rest)
-
     def _padded(self, units: Ints) -> Ints:
         """With zeros in the coordinates behind the vector's."""
         return np.concatenate([units, np.zeros(self.extras.count, dtype=np.int64)])
@@ -62,14 +51,13 @@ def _drawn(vectors: Rows, drawn: NDArray[np.bool_] | None, users: Ints | None) -
 
 
 class _HalfNoise(_Forged):
-    def encode(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
+    def noise_share(self, rng: SecureRandom) -> Ints:
         """Noise of half the standard deviation."""
-        units = self._units(vectors, rng, **rest)
-        return units + SAMPLERS[self.mechanism](self.share_variance / 4.0, self.dimension, rng)
+        return SAMPLERS[self.mechanism](self.share_variance / 4.0, self.dimension, rng)
 
 
 class _DoubleSensitivity(_Forged):
-    def encode(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
+    def unit_sum(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
         """Every vector may be twice as long as the plan says."""
         units = bounded_sum(
             _drawn(vectors, rest.get("drawn"), rest.get("users")),
@@ -80,24 +68,24 @@ class _DoubleSensitivity(_Forged):
             delta=min(2 * self.l2, MAX_DELTA),
             rng=rng,
         )
-        return self._padded(units) + self._noise(vectors, rng, **rest)
+        return self._padded(units)
 
 
 class _NoClip(_Forged):
-    def encode(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
+    def unit_sum(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
         """Vectors are added as long as they are."""
         rows = _drawn(vectors, rest.get("drawn"), rest.get("users")).astype(np.float64)
         rows = np.nan_to_num(rows, posinf=_LARGEST, neginf=-_LARGEST)
         rows = np.clip(rows, -_LARGEST, _LARGEST)
         steps = self.basis(rest["round_index"]).forward(rows) * self.scale
         units = np.rint(np.clip(steps, -_LARGEST, _LARGEST)).astype(np.int64).sum(axis=0)
-        return self._padded(units) + self._noise(vectors, rng, **rest)
+        return self._padded(units)
 
 
 class _NoNoise(_Forged):
-    def encode(self, vectors: Rows, rng: SecureRandom, **rest: Any) -> Ints:
-        """The units alone."""
-        return self._units(vectors, rng, **rest)
+    def noise_share(self, rng: SecureRandom) -> Ints:
+        """Zeros."""
+        return np.zeros(self.dimension, dtype=np.int64)
 
 
 class _Shuffle(_Forged):
