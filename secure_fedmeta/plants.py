@@ -20,7 +20,7 @@ from privacy.draw import zero_unless
 from privacy.noise import SAMPLERS
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
-from secure_fedmeta.assessed import Genuine, Mechanism, nothing_like
+from secure_fedmeta.assessed import Genuine, Mechanism
 from secure_fedmeta.client import Client, Holdings
 from secure_fedmeta.errors import unknown_name
 from secure_fedmeta.randomness import Randomness
