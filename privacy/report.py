@@ -210,8 +210,8 @@ def _caveats(plan: PrivacyPlan, order: int | None) -> list[str]:
     )
     arithmetic = (
         "Each unit's vector is taken to depend on that unit and the model alone. It is computed in "
-        "batches in 32-bit floating point, where another batch size can round it differently "
-        "(relative differences of about 1e-7); the bound does not include that."
+        "batches in 32-bit floating point, whose shape is public; kernels are taken to round a row "
+        "by its own numbers, the shape and its place."
     )
     own_data = (
         "A participant's own data are not protected from that participant, who also always knows "

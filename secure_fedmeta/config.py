@@ -204,9 +204,6 @@ class ComputeConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory_mb: Count = 1024
-    tasks_at_once: Count | None = Field(
-        None, description="most tasks in one pass; 1: a task's vector never depends on others"
-    )
 
 
 class EvaluationConfig(Section):

@@ -93,7 +93,6 @@ class Parts:
             inner_lr=inner_lr,
             rate_scale=self.config.learner.rate_scale,
             memory_mb=compute.memory_mb,
-            tasks_at_once=compute.tasks_at_once,
             device=compute.device,
         )
 
@@ -128,7 +127,6 @@ def assemble(
         inner_lr=config.learner.inner_lr,
         rate_scale=config.learner.rate_scale,
         memory_mb=config.compute.memory_mb,
-        tasks_at_once=config.compute.tasks_at_once,
         device=config.compute.device,
     )
     plan = plan_for(config, source, training, learner.spec)

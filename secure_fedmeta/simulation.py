@@ -1,4 +1,16 @@
-"""Simulated clients: one pass for the tensor work of a cohort, each client's messages its own."""
+"""Simulated clients: one pass for the tensor work of a cohort, each client's messages its own.
+
+A pass rounds a row by the shape of the whole batch and by where the row stands in it, and an
+aggregator can make a model that magnifies the last bit to any size. With as many rows as there are
+tasks, one task more would then move the vectors of all others, which no bound on single vectors
+includes. So every client fills as many places as its source declares in public, whatever it holds:
+its tasks stand in places drawn anew in each round by its own secret, and rows of zeros in the
+rest. With a task more or less nothing changes but the content of one place. (The places of the
+other tasks have the same distribution with it and without it, and for each choice of them the
+bound of one vector holds; divergences between mixtures with the same weights are at most the
+largest between their parts.) What remains is that the kernels do not round one row by the numbers
+in another.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +23,20 @@ from numpy.typing import NDArray
 
 from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
+from privacy.rng import SecureRandom
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.losses import LOSSES, Loss
 from secure_fedmeta.meta import MetaLearner, TaskBatch
-from secure_fedmeta.tasks import TaskSource, round_key
+from secure_fedmeta.tasks import Draw, TaskSource, round_key
+from secure_fedmeta.tasks.drawing import keyed
 
 
 class CohortWork:
     """Outer vectors of all simulated clients, computed together when the first one asks.
 
-    Each client gets what it would have computed alone: support and query are redrawn inside each
-    fixed block with randomness keyed by the client's own secret and the round.
+    Each client gets what it would have computed alone, up to rounding: support and query are
+    redrawn inside each fixed block with randomness keyed by the client's own secret and the round.
+    The shape of the pass follows from the declared bounds alone, as does the time it takes.
 
     Args:
         learner: turns a batch of tasks into one outer vector per task.
@@ -30,7 +45,7 @@ class CohortWork:
         loss: what private metrics measure.
 
     Raises:
-        DataError: a client has no task.
+        DataError: a client has no task, or more than its source declares.
     """
 
     def __init__(
@@ -49,7 +64,13 @@ class CohortWork:
         self._loss = LOSSES.get(loss) if isinstance(loss, str) else loss
         self._losses: tuple[object, dict[str, NDArray[np.float64]]] | None = None
         self._cached: tuple[object, dict[str, NDArray[np.float32]]] | None = None
+        self._places = {name: source.info.task_bounds[name] for name in keys}
         for name, blocks in self._blocks.items():
+            if len(blocks) > self._places[name]:
+                raise DataError(
+                    f"client {name!r} has {len(blocks)} tasks, more than the {self._places[name]} "
+                    f"that source {source.name!r} declares"
+                )
             if not blocks:
                 raise DataError(
                     f"client {name!r} has no task with {self._support + self._query} examples: "
@@ -129,27 +150,40 @@ class CohortWork:
             tasks = zip(outputs, batch.query_y, strict=True)
             columns.append([float(self._loss.value(z, y)) for z, y in tasks])
         found = np.array(columns, dtype=np.float64).T
-        return dict(zip(clients, np.split(found, self._ends(clients)), strict=True))
-
-    def _ends(self, clients: Sequence[str]) -> NDArray[np.int64]:
-        """Where the tasks of all clients but the last end, in a batch of all."""
-        return np.cumsum([len(self._blocks[name]) for name in clients])[:-1]
+        return {name: found[rows] for name, rows in self._rows(clients, round_index).items()}
 
     def _compute(self, model: torch.Tensor, round_index: int) -> dict[str, NDArray[np.float32]]:
-        names = list(self._blocks)
+        return self._vectors(list(self._blocks), model, round_index)
+
+    def _vectors(
+        self, names: Sequence[str], model: torch.Tensor, round_index: int
+    ) -> dict[str, NDArray[np.float32]]:
         batch = self._batch(names, round_index)
-        vectors = self._learner.outer_vectors(model, batch).cpu().numpy()
-        return dict(zip(names, np.split(vectors, self._ends(names)), strict=True))
+        found: NDArray[np.float32] = self._learner.outer_vectors(model, batch).cpu().numpy()
+        return {name: found[rows] for name, rows in self._rows(names, round_index).items()}
+
+    def _rows(self, names: Sequence[str], round_index: int) -> dict[str, NDArray[np.int64]]:
+        """Where each client's tasks stand in a batch of these clients, in the tasks' order."""
+        ends = np.cumsum([self._places[name] for name in names])
+        return {
+            name: end - self._places[name] + self._drawn_places(name, round_index)
+            for name, end in zip(names, ends, strict=True)
+        }
+
+    def _drawn_places(self, name: str, round_index: int) -> NDArray[np.int64]:
+        """The place of each task among those of its client, drawn by the client's secret."""
+        key = keyed(round_key(self._keys[name], round_index), "secure-fedmeta/places")
+        return SecureRandom.from_key(key).choice(self._places[name], len(self._blocks[name]))
 
     def _batch(self, names: Sequence[str], round_index: int) -> TaskBatch:
-        keys = {name: round_key(self._keys[name], round_index) for name in names}
-        return TaskBatch.stack(
-            [
-                self._source.draw(block, self._support, self._query, key=keys[name])
-                for name in names
-                for block in self._blocks[name]
-            ]
-        )
+        draws: list[Draw | None] = [None] * sum(self._places[name] for name in names)
+        for name, rows in self._rows(names, round_index).items():
+            key = round_key(self._keys[name], round_index)
+            for row, block in zip(rows, self._blocks[name], strict=True):
+                draws[row] = self._source.draw(block, self._support, self._query, key=key)
+        a, b, c, d = next(draw for draw in draws if draw is not None)
+        nothing = (np.zeros_like(a), np.zeros_like(b), np.zeros_like(c), np.zeros_like(d))
+        return TaskBatch.stack([nothing if draw is None else draw for draw in draws])
 
 
 class LocalWork(CohortWork):
@@ -159,9 +193,7 @@ class LocalWork(CohortWork):
         self, client: str, model: torch.Tensor, *, round_index: int
     ) -> NDArray[np.float32]:
         """Outer vectors of one client's tasks: `[tasks, d] float32`."""
-        batch = self._batch([client], round_index)
-        found: NDArray[np.float32] = self._learner.outer_vectors(model, batch).cpu().numpy()
-        return found
+        return self._vectors([client], model, round_index)[client]
 
 
 def work_for(

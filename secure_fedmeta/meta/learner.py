@@ -84,13 +84,9 @@ class Learner:
 
     Guarantees: row i of every result depends on task i's rows and on `params` alone, up to the
     rounding of float32, which may differ with the number of tasks in a pass (by about 1e-7 of each
-    operation, which a model made for it can magnify to any size), never with what the others hold.
-    With one task at once there is no such difference on one machine. Splitting a cohort does not
-    change which task gives which row; inputs are never changed; results are detached and on the
-    device of `params`.
-
-    Attributes:
-        tasks_at_once: most tasks in one pass; None: as many as the memory allows.
+    operation, which a model made for it can magnify), never with what the others hold; splitting a
+    cohort to stay below the memory limit does not change which task gives which row; inputs are
+    never changed; results are detached and on the device of `params`.
     """
 
     def __init__(
@@ -100,14 +96,12 @@ class Learner:
         loop: InnerLoop,
         *,
         memory_bytes: int,
-        tasks_at_once: int | None = None,
         device: torch.device,
     ) -> None:
         self._algorithm = algorithm
         self._engine = engine
         self._loop = loop
         self._memory = memory_bytes
-        self.tasks_at_once = tasks_at_once
         self._device = device
         self._spec = engine.spec.extended(algorithm.beside(engine.spec, loop))
 
@@ -175,9 +169,9 @@ class Learner:
             part = batch[start:stop]
             there = TaskBatch(
                 self._rows(part.support_x),
-                self._own(part.support_y),
+                part.support_y.to(self._device),
                 self._rows(part.query_x),
-                self._own(part.query_y),
+                part.query_y.to(self._device),
             )
             return self._algorithm.outer(self._engine, self._loop, here, there)
 
@@ -204,7 +198,7 @@ class Learner:
         loop = self._loop if steps is None else replace(self._loop, steps=steps)
 
         def chunk(start: int, stop: int) -> Tensor:
-            rows, labels = self._rows(x[start:stop]), self._own(y[start:stop])
+            rows, labels = self._rows(x[start:stop]), y[start:stop].to(self._device)
             return self._algorithm.adapt(self._engine, loop, here, rows, labels)
 
         return self._in_chunks(chunk, x.shape[0], self._chunk(x, y, 1), params)
@@ -228,26 +222,12 @@ class Learner:
                 f"params of shape {list(params.shape)}; allowed: [{self.spec.size}] or "
                 f"[{x.shape[0]}, {self.spec.size}]"
             )
-        network, most = here[..., : self.network.size], self.tasks_at_once or max(1, x.shape[0])
-        parts = [
-            self._engine.outputs(
-                network if params.ndim == 1 else self._own(network[start : start + most]),
-                self._rows(x[start : start + most]),
-            )
-            for start in range(0, max(1, x.shape[0]), most)
-        ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(params.device)
+        network = here[..., : self.network.size]
+        return self._engine.outputs(network, self._rows(x)).to(params.device)
 
     def _rows(self, x: Tensor) -> Tensor:
         """Return inputs on the device: floats as float32, integers (tokens) as they are."""
-        return self._own(x.to(torch.float32) if x.is_floating_point() else x)
-
-    def _own(self, part: Tensor) -> Tensor:
-        """Return a part on the device; where passes are limited, in memory of its own.
-
-        Kernels may round by how a row is aligned, which follows from the rows before it.
-        """
-        return part.to(self._device, copy=self.tasks_at_once is not None)
+        return x.to(self._device, torch.float32 if x.is_floating_point() else x.dtype)
 
     def _one(self, params: Tensor) -> Tensor:
         if params.shape != (self.spec.size,):
@@ -255,13 +235,12 @@ class Learner:
         return params.detach().to(self._device, torch.float32)
 
     def _chunk(self, x: Tensor, y: Tensor, kept: int) -> int:
-        """Return how many tasks fit into the limits, at least 1."""
+        """Return how many tasks fit into the memory limit, at least 1."""
         if x.shape[0] == 0:
             return 1
         tapes = kept * self._engine.task_bytes(self._rows(x[:1]), y[:1].to(self._device))
         vectors = (6 + 2 * kept) * self.spec.size * 4
-        fit = max(1, self._memory // (tapes + vectors))
-        return fit if self.tasks_at_once is None else min(fit, self.tasks_at_once)
+        return max(1, self._memory // (tapes + vectors))
 
     def _in_chunks(
         self, chunk: Callable[[int, int], Tensor], tasks: int, size: int, params: Tensor
@@ -283,7 +262,6 @@ def build_learner(
     inner_lr: float = 0.01,
     rate_scale: float = 1.0,
     memory_mb: int = 512,
-    tasks_at_once: int | None = None,
     device: str = "auto",
 ) -> Learner:
     """Build the learner called `name` for a module and a loss.
@@ -297,8 +275,6 @@ def build_learner(
         rate_scale: see `InnerLoop`.
         memory_mb: MiB that one pass may hold at once; cohorts that need more run in parts. One
             task is always attempted.
-        tasks_at_once: most tasks in one pass; with 1 a task's row is the same to the last bit
-            whichever other tasks there are. None: as many as the memory allows.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
 
     Raises:
@@ -307,14 +283,11 @@ def build_learner(
     algorithm = LEARNERS.get(name)
     if memory_mb < 1:
         raise ConfigError("allowed: 1 or more", key="memory_mb", value=memory_mb)
-    if tasks_at_once is not None and tasks_at_once < 1:
-        raise ConfigError("allowed: 1 or more", key="tasks_at_once", value=tasks_at_once)
     return Learner(
         algorithm,
         engine_for(algorithm.network(module), LOSSES.get(loss) if isinstance(loss, str) else loss),
         InnerLoop(inner_steps, inner_lr, rate_scale),
         memory_bytes=memory_mb * 2**20,
-        tasks_at_once=tasks_at_once,
         device=resolve_device(device),
     )
 

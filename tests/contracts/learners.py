@@ -104,13 +104,7 @@ ENGINES = [
 
 
 def make(
-    algorithm: str,
-    case: str,
-    kind: str,
-    *,
-    steps: int = STEPS,
-    memory_bytes: int = 2**29,
-    tasks_at_once: int | None = None,
+    algorithm: str, case: str, kind: str, *, steps: int = STEPS, memory_bytes: int = 2**29
 ) -> tuple[Learner, nn.Module]:
     rule, loss = LEARNERS.get(algorithm), LOSSES.get(CASES[case].loss)
     module = rule.network(CASES[case].model())
@@ -118,10 +112,7 @@ def make(
     if kind != "chosen":
         engine = FunctionalEngine(module, loss, each=one_by_one if kind == "loop" else None)
     loop = InnerLoop(steps, LR, reference.RATE_SCALE)
-    learner = Learner(
-        rule, engine, loop, memory_bytes=memory_bytes, tasks_at_once=tasks_at_once, device=CPU
-    )
-    return learner, module
+    return Learner(rule, engine, loop, memory_bytes=memory_bytes, device=CPU), module
 
 
 def at_rest(learner: Learner, module: nn.Module) -> Tensor:

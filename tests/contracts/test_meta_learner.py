@@ -100,49 +100,6 @@ def test_a_row_depends_on_its_own_task_alone(algorithm: str, case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("algorithm", LEARNERS.names())
-def test_with_one_task_at_once_a_task_more_changes_no_bit_of_another(
-    algorithm: str, case: str
-) -> None:
-    """An aggregator can send a model that magnifies the last bit to any size."""
-    learner, module = make(algorithm, case, "chosen", tasks_at_once=1)
-    params, batch = at_rest(learner, module), CASES[case].batch(tasks=9)
-    x, y, query = batch.support_x, batch.support_y, batch.query_x
-    whole = learner.outer_vectors(params, batch)
-    adapted = learner.adapt_many(params, x, y)
-    outputs, common = learner.predict_many(adapted, query), learner.predict_many(params, query)
-    for part in (slice(0, 1), slice(0, 4), slice(0, 8), slice(1, 9), slice(3, 9), slice(8, 9)):
-        assert torch.equal(learner.outer_vectors(params, batch[part]), whole[part])
-        assert torch.equal(learner.adapt_many(params, x[part], y[part]), adapted[part])
-        assert torch.equal(learner.predict_many(adapted[part], query[part]), outputs[part])
-        assert torch.equal(learner.predict_many(params, query[part]), common[part])
-
-
-@pytest.mark.parametrize("features", [7, 30])
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_with_one_task_at_once_its_place_in_memory_does_not_matter(
-    features: int, rows: int
-) -> None:
-    """Rows of such lengths begin at odd addresses, by which kernels round differently."""
-    module = build_model("mlp", features, 1, (5,), seed=1)
-    learner = build_learner("maml", module, "mse", inner_steps=STEPS, tasks_at_once=1, device="cpu")
-    g = torch.Generator().manual_seed(3)
-    x, z = (torch.randn(9, rows, features, generator=g) for _ in range(2))
-    y, t = (torch.randn(9, rows, 1, generator=g) for _ in range(2))
-    batch, params = TaskBatch(x, y, z, t), 2.0 * learner.initial(module)
-    whole = learner.outer_vectors(params, batch)
-    adapted = learner.adapt_many(params, x, y)
-    outputs = learner.predict_many(adapted, z)
-    for start in range(1, 9):
-        assert torch.equal(learner.outer_vectors(params, batch[start:]), whole[start:])
-        xs, ys, zs = (part[start:].clone() for part in (x, y, z))
-        copied = TaskBatch(xs, ys, zs, t[start:].clone())
-        assert torch.equal(learner.outer_vectors(params, copied), whole[start:])
-        assert torch.equal(learner.adapt_many(params, xs, ys), adapted[start:])
-        assert torch.equal(learner.predict_many(adapted[start:].clone(), zs), outputs[start:])
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("algorithm", LEARNERS.names())
 def test_a_small_memory_limit_changes_nothing_but_the_number_of_passes(
     algorithm: str, case: str
 ) -> None:

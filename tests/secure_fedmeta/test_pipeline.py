@@ -14,7 +14,6 @@ import secure_fedmeta.registry
 from crypto.secure_sum import SECURE_SUMS
 from secure_fedmeta.aggregator import Release
 from secure_fedmeta.errors import ConfigError, DataError
-from secure_fedmeta.meta import Learner, build_learner
 from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.tasks import ClientData, SourceInfo
@@ -178,17 +177,6 @@ def test_who_trains_and_who_is_scored() -> None:
     assert chosen.held_out == ("client-001",)
     assert "client-001" not in chosen.training
     assert len(chosen.training) == CLIENTS + 1
-
-
-def test_tasks_at_once_reaches_every_learner_of_a_run() -> None:
-    parts = assemble(tiny({"compute.tasks_at_once": 1}))
-    other = parts.learner_like("reptile", inner_steps=2, inner_lr=0.1)
-    for learner in (parts.learner, other):
-        assert isinstance(learner, Learner)
-        assert learner.tasks_at_once == 1
-    assert build_learner("maml", parts.module, "mse", device="cpu").tasks_at_once is None
-    with pytest.raises(ConfigError, match="tasks_at_once"):
-        build_learner("maml", parts.module, "mse", tasks_at_once=0, device="cpu")
 
 
 def test_the_callers_own_module_and_loss() -> None:

@@ -87,6 +87,98 @@ def test_the_draw_is_keyed_by_the_clients_own_secret(parts: Parts) -> None:
     assert not np.array_equal(*drawn)
 
 
+# --- the same shape whatever a client holds -----------------------------------------------------
+
+BOUND = 5
+
+
+def holding(blocks: tuple[int, ...], parts: Parts) -> CohortWork:
+    """Work of all clients, the first of which holds only these of its five tasks."""
+    whole = SinusoidSource.client
+
+    def fewer(self: SinusoidSource, name: str) -> ClientData:
+        data = whole(self, name)
+        kept = tuple(data.blocks[i] for i in blocks)
+        return replace(data, blocks=kept) if name == parts.training[0] else data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SinusoidSource, "client", fewer)
+        return CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
+
+
+@pytest.fixture(params=["linear", "mlp"])
+def cohort(request: pytest.FixtureRequest) -> Parts:
+    hidden = {"linear": [], "mlp": [64]}[request.param]
+    return assemble(tiny({"model.name": request.param, "model.hidden": hidden}))
+
+
+@pytest.mark.parametrize("kept", [(0, 1, 2, 3), (1, 2, 3, 4), (0, 3), (2,)])
+def test_a_task_more_changes_no_bit_of_another(
+    cohort: Parts, kept: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An aggregator can send a model that magnifies the last bit to any size.
+
+    The other tasks' places have one distribution with the task and without it: here they are taken
+    to be the same.
+    """
+    name, other = cohort.training[:2]
+    whole, part = holding((0, 1, 2, 3, 4), cohort), holding(kept, cohort)
+    places = whole._drawn_places(name, 1)
+    drawn = CohortWork._drawn_places
+
+    def coupled(self: CohortWork, client: str, round_index: int) -> object:
+        if (self, client) == (part, name):
+            return places[list(kept)]
+        return drawn(self, client, round_index)
+
+    monkeypatch.setattr(CohortWork, "_drawn_places", coupled)
+    asked = {"round_index": 1, "names": ("query_loss", "query_loss_unadapted")}
+    model = cohort.initial()
+    for client, rows in ((name, list(kept)), (other, [0, 1, 2, 3, 4])):
+        before = whole.outer_vectors(client, model, round_index=1)[rows]
+        assert np.array_equal(part.outer_vectors(client, model, round_index=1), before)
+        assert np.any(before)
+        measured = whole.measured(client, model, **asked)[rows]  # type: ignore[arg-type]
+        assert np.array_equal(part.measured(client, model, **asked), measured)  # type: ignore[arg-type]
+
+
+def test_the_shape_of_a_pass_follows_from_the_declared_bounds(parts: Parts) -> None:
+    clients = len(parts.training)
+    for kept in ((0,), (1, 4), (0, 1, 2, 3, 4)):
+        work = holding(kept, parts)
+        for names, round_index in ((parts.training, 1), (parts.training[:1], 2)):
+            batch = work._batch(names, round_index)
+            assert batch.tasks == BOUND * len(names)
+            filled = (batch.support_x != 0).flatten(1).any(1)
+            assert int(filled.sum()) == len(kept) + BOUND * (len(names) - 1)
+        rows = work._rows(parts.training, 1)
+        assert len(set(np.concatenate(list(rows.values())))) == len(kept) + BOUND * (clients - 1)
+        assert rows[parts.training[1]].min() >= BOUND
+
+
+def test_places_are_drawn_anew_by_round_and_secret(parts: Parts) -> None:
+    name, work = parts.training[0], holding((0, 1, 2, 3, 4), parts)
+    seen = {tuple(work._drawn_places(name, index)) for index in range(200)}
+    assert len(seen) > 60  # of 120; 200 draws give fewer than 70 once in 10^9
+    assert tuple(work._drawn_places(name, 7)) == tuple(work._drawn_places(name, 7))
+    others = [work._drawn_places(other, 1) for other in parts.training]
+    assert len({tuple(places) for places in others}) > 1
+
+
+def test_more_tasks_than_declared_are_refused(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = SinusoidSource.client
+
+    def more(self: SinusoidSource, name: str) -> ClientData:
+        data = whole(self, name)
+        return replace(data, blocks=(*data.blocks, data.blocks[0]))
+
+    monkeypatch.setattr(SinusoidSource, "client", more)
+    with pytest.raises(DataError, match="has 6 tasks, more than the 5 that source 'sinusoid'"):
+        CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
+
+
 def test_a_client_without_a_task_is_named(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = SinusoidSource.client
 
