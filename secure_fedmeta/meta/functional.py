@@ -33,15 +33,15 @@ Each = Callable[[Forward, Dims], Forward]
 def one_by_one(function: Forward, in_dims: Dims) -> Forward:
     """Return what `vmap` returns, computed row by row.
 
-    Fused recurrent kernels (cuDNN, oneDNN) have no second derivative and are switched off. As
-    under `vmap`, drawing from the process-wide random generator is an error.
+    cuDNN's recurrent kernels have no second derivative and are switched off. As under `vmap`,
+    drawing from the process-wide random generator is an error.
     """
 
     def over_rows(*args: Tensor) -> Tensor:
         rows = next(len(arg) for arg, dim in zip(args, in_dims, strict=True) if dim == 0)
         device = args[0].device
         before = _generators(device)
-        with _unfused():
+        with torch.backends.cudnn.flags(enabled=False):
             results = [
                 function(
                     *(arg if d is None else arg[row] for arg, d in zip(args, in_dims, strict=True))
@@ -53,18 +53,6 @@ def one_by_one(function: Forward, in_dims: Dims) -> Forward:
         return torch.stack(results)
 
     return over_rows
-
-
-@contextmanager
-def _unfused() -> Iterator[None]:
-    """Run the block without fused kernels. The setting is the process's, and is restored."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property of the module
-    try:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 def _generators(device: torch.device) -> list[Tensor]:

@@ -118,7 +118,7 @@ def test_one_task_moves_the_sum_within_the_bound_whatever_its_rows(
     wild = [tuple(np.float32(size) * part for part in draw) for size in (1e3, -1e6, 1e30)]
     wild += [tuple(np.full_like(part, value) for part in draw) for value in (np.inf, np.nan)]
     if held.info.loss == "cross_entropy":  # targets are labels
-        wild = [(sx, draw[1], qx, 1 - draw[3]) for sx, _, qx, _ in wild]
+        wild = [(sx, draw[1], qx, np.roll(draw[3], 1)) for sx, _, qx, _ in wild]
     rows = parts.learner.outer_vectors(parts.initial(), TaskBatch.stack([draw, *wild])).numpy()
     lengths = []
     for row in rows:

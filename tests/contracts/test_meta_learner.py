@@ -17,12 +17,6 @@ from tests.contracts.learners import CASES, ENGINES, GENERAL, LR, STEPS, TASKS, 
 from tests.secure_fedmeta import reference
 
 
-@pytest.fixture(autouse=True)
-def _differentiable_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference differentiates recurrent layers twice, which oneDNN's kernels cannot."""
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-
-
 @pytest.mark.parametrize("steps", [1, STEPS])
 @pytest.mark.parametrize(("case", "kind"), ENGINES)
 @pytest.mark.parametrize("algorithm", LEARNERS.names())
