@@ -124,6 +124,33 @@ def test_the_head_is_the_last_parameterised_layer() -> None:
     assert ParameterVector.of(tail).head == slice(9, 12)
 
 
+def test_layers_are_the_parameters_of_one_owner_each() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Sequential(nn.Linear(3, 1, bias=False)))
+    spec = ParameterVector.of(net)
+    assert spec.layers == (slice(0, 9), slice(9, 12))
+    assert spec.head_names == ("2.0.weight",)
+    assert ParameterVector.of(nn.Linear(2, 1)).layers == (slice(0, 3),)
+
+
+def test_a_layout_is_extended_behind_the_parameters() -> None:
+    net = module()
+    spec = ParameterVector.of(net)
+    wide = spec.extended({"rates": (2, 3), "more": (1,)})
+    assert (wide.size, wide.names[-2:], wide.offsets[-2:]) == (
+        spec.size + 7,
+        ("rates", "more"),
+        (spec.size, spec.size + 6),
+    )
+    vector = torch.arange(float(wide.size))
+    views = wide.unflatten(vector)
+    assert torch.equal(views["rates"], vector[spec.size : spec.size + 6].view(2, 3))
+    assert torch.equal(wide.load(wide.save(vector)), vector)
+    assert wide.digest(vector) != spec.extended({"other": (7,)}).digest(vector)
+    assert spec.extended({}) == spec
+    with pytest.raises(VectorRefused, match="rename"):
+        spec.extended({spec.names[0]: (1,)})
+
+
 def test_modules_without_float32_parameters_are_refused() -> None:
     with pytest.raises(VectorRefused, match="no trainable"):
         ParameterVector.of(nn.ReLU())
