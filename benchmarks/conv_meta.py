@@ -52,7 +52,7 @@ def contestants(net: nn.Module, batch: TaskBatch, device: str) -> dict[str, Cont
         "cross_entropy",
         inner_steps=1,
         inner_lr=INNER_LR,
-        memory_mb=8192,
+        memory_mb=4096,
         device=device,
     )
     params = ours.initial(net)

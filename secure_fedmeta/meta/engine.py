@@ -30,6 +30,8 @@ class Engine(Protocol):
     """
 
     spec: ParameterVector
+    pass_bytes: int | None
+    """What one pass on a CPU should hold at most, to be fast; None: as much as it may."""
 
     def reuse(self) -> AbstractContextManager[None]:
         """Return a block within which results may live in memory kept from earlier blocks.

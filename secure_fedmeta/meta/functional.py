@@ -30,6 +30,11 @@ Each = Callable[[Forward, Dims], Forward]
 """`(function, in_dims) -> function over the rows of its arguments`, as `torch.func.vmap`."""
 
 
+PASS_BYTES = 192 * 2**20
+"""Beyond this a pass over a convolutional net takes up to 1.4 times as long for each task: its
+intermediate results are too large for the allocator to keep, and come back as fresh pages."""
+
+
 def one_by_one(function: Forward, in_dims: Dims) -> Forward:
     """Return what `vmap` returns, computed row by row.
 
@@ -86,6 +91,7 @@ class FunctionalEngine:
         check_module(module)
         self._each = each or (one_by_one if is_recurrent(module) else vectorised)
         self.spec = ParameterVector.of(module)
+        self.pass_bytes: int | None = PASS_BYTES
         self._loss = loss
         self._module = copy.deepcopy(module)
         self._constants: dict[torch.device, dict[str, Tensor]] = {}

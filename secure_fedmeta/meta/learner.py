@@ -240,7 +240,10 @@ class Learner:
             return 1
         tapes = kept * self._engine.task_bytes(self._rows(x[:1]), y[:1].to(self._device))
         vectors = (6 + 2 * kept) * self.spec.size * 4
-        return max(1, self._memory // (tapes + vectors))
+        most = self._memory
+        if self._device.type == "cpu" and self._engine.pass_bytes is not None:
+            most = min(most, self._engine.pass_bytes)
+        return max(1, most // (tapes + vectors))
 
     def _in_chunks(
         self, chunk: Callable[[int, int], Tensor], tasks: int, size: int, params: Tensor

@@ -72,6 +72,7 @@ class StackEngine:
         if loss.slope is None or loss.curvature is None:
             raise ConfigError(f"loss {loss.name!r} has no derivatives in closed form")
         self.spec = spec
+        self.pass_bytes: int | None = None  # its memory is kept from pass to pass
         self._layers = layers
         self._sizes = [size for layer in layers for size in layer.sizes]
         self._slope = loss.slope

@@ -14,7 +14,14 @@ from torch.func import functional_call
 
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import LOSSES, Loss
-from secure_fedmeta.meta import LEARNERS, Learner, TaskBatch, build_learner, resolve_device
+from secure_fedmeta.meta import (
+    LEARNERS,
+    Learner,
+    TaskBatch,
+    build_learner,
+    functional,
+    resolve_device,
+)
 from secure_fedmeta.meta.buffers import Buffers
 from secure_fedmeta.meta.engine import Engine, engine_for
 from secure_fedmeta.meta.functional import Each, FunctionalEngine, one_by_one, vectorised
@@ -308,6 +315,19 @@ def test_the_memory_limit_splits_the_cohort(monkeypatch: pytest.MonkeyPatch) -> 
     assert 1 < max(seen) < 200
     held = max(seen) * (engine.task_bytes(batch.query_x, batch.query_y) + 4 * learner.spec.size)
     assert held <= 2**20
+
+
+def test_a_pass_of_the_general_engine_stays_small_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much memory there is. The closed form keeps its memory, and has no such limit."""
+    monkeypatch.setattr(functional, "PASS_BYTES", 2**20)
+    net = build_model("conv", 16, 1, (8,), seed=0)
+    learner = build_learner("maml", net, "mse", memory_mb=4096, device="cpu")
+    batch = TaskBatch(*(torch.ones(300, 6, n) for n in (16, 1, 16, 1)))
+    per_task = learner._engine.task_bytes(batch.support_x, batch.support_y)
+    size = learner._chunk(batch.support_x, batch.support_y, 1)
+    assert 1 < size <= 2**20 / per_task
+    closed = build_learner("maml", build_model("mlp", 16, 1, (8,), seed=0), "mse", device="cpu")
+    assert closed._engine.pass_bytes is None
 
 
 def test_buffers_hand_out_the_same_memory_in_every_block() -> None:
