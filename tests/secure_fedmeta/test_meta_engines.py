@@ -387,29 +387,3 @@ def test_devices_are_resolved_or_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto").type == resolve_device("cuda").type == "cuda"
-
-
-def test_batches_of_wrong_shapes_are_refused() -> None:
-    x, y = torch.zeros(2, 4, 3), torch.zeros(2, 4, 1)
-    for parts in (
-        (x, y[:1], x, y),
-        (x, y, x[:, :0], y[:, :0]),
-        (x[:1], y[:1], x, y),
-        (x, y, torch.zeros(2, 4, 2), y),
-        (x, torch.zeros(2, 4), x, y),
-        (torch.zeros(2), y, x, y),
-    ):
-        with pytest.raises(ConfigError, match="shape"):
-            TaskBatch(*parts)
-
-
-def test_draws_are_stacked() -> None:
-    draw = tuple(torch.ones(n, m).numpy() for n, m in ((4, 3), (4, 1), (6, 3), (6, 1)))
-    batch = TaskBatch.stack([draw, draw])
-    assert batch.tasks == 2
-    assert batch.query_x.shape == (2, 6, 3)
-    assert batch[1:].tasks == 1
-    with pytest.raises(ConfigError, match="at least one"):
-        TaskBatch.stack([])
-    with pytest.raises(ConfigError, match="equal shapes"):
-        TaskBatch.stack([draw, (draw[0][:3], *draw[1:])])
