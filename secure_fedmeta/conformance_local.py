@@ -132,7 +132,7 @@ def draws(subject: Subject) -> Iterator[Check]:
         rate=rate,
         max_units_per_client=max(_UNITS, plan.max_units_per_client),
     )
-    counts = _counts(copy, steps)
+    counts = _counts(copy)
     trials, total = counts.size * steps, int(counts.sum())
     law = stats.binom(trials, rate)
     p = 2.0 * min(float(law.cdf(total)), float(law.sf(total - 1)))
@@ -160,11 +160,20 @@ def draws(subject: Subject) -> Iterator[Check]:
             f"allowed {limits.low:.3f} to {limits.high:.3f}",
             ALPHA,
             bug,
-            1.0 if limits.low > 0.0 else 0.0,
+            _power_of_draws(limits.low, len(seen), steps if axis == 1 else 1),
         )
 
 
-def _counts(plan: PrivacyPlan, steps: int) -> Ints:
+def _power_of_draws(low: float, groups: int, steps: int) -> float:
+    """Probability of noticing counts that never vary, or, of several steps, the same draw in all.
+
+    The latter makes the variance `steps` times as large.
+    """
+    fixed = 1.0 if low > 0.0 else 0.0
+    return fixed if steps == 1 else min(fixed, variance_power(groups, ALPHA, float(steps)))
+
+
+def _counts(plan: PrivacyPlan) -> Ints:
     """How often each task was drawn for the steps of a round: int64 [rounds, tasks].
 
     Task i has coordinate i alone. Two generators in step give every message twice, with the tasks
@@ -174,7 +183,7 @@ def _counts(plan: PrivacyPlan, steps: int) -> Ints:
     one = plan.clip / 2.0 / batch_of(plan) * message_of(plan).scale
     key, model = secrets.token_bytes(32), torch.zeros(plan.parameters)
     real, empty = SecureRandom.from_key(key), SecureRandom.from_key(key)
-    found = np.empty((max(1, _DRAWS // steps), len(rows)), dtype=np.int64)
+    found = np.empty((_DRAWS, len(rows)), dtype=np.int64)
     for index in range(len(found)):
         with_it, without = (
             contribution(
