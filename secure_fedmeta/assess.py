@@ -14,8 +14,9 @@ from privacy.rng import SecureRandom
 from secure_fedmeta import __version__
 from secure_fedmeta.assessed import Mechanism, Subject
 from secure_fedmeta.attacks import canaries, matching, membership
+from secure_fedmeta.checks import Announce, Check
 from secure_fedmeta.config import Config
-from secure_fedmeta.conformance import Announce, Check, conformance
+from secure_fedmeta.conformance import conformance
 from secure_fedmeta.conformance_local import conformance_local
 from secure_fedmeta.pipeline import assemble
 

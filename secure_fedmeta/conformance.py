@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from privacy.charged import sum_event_of
 from privacy.empirical import (
-    count_limits,
     most_alike,
     variance_limits,
     variance_power,
@@ -32,45 +29,13 @@ from privacy.rng import SecureRandom
 from privacy.unit import Unit
 from secure_fedmeta.aggregator import Abort
 from secure_fedmeta.assessed import Ints, Signal, Subject, displacement, nothing_like
+from secure_fedmeta.checks import ALPHA, Announce, Check
 from secure_fedmeta.client import contribution
+from secure_fedmeta.coin_checks import DRAWS, UNITS, coin_checks, rate_of_copy
 from secure_fedmeta.rig import Opened, Rig
 
-FALSE_ALARM: Final = 1e-4
-"""Probability that anything at all fails on a right pipeline, at most."""
-TESTS: Final = 12
-"""Tests that could fail by chance in a whole assessment; each gets its part of FALSE_ALARM."""
-ALPHA: Final = FALSE_ALARM / TESTS
 _SAMPLES: Final = 160  # times the clients squared: 110 are the least to see one share missing
 _WIDEST: Final = 1 << 16
-_UNITS, _DRAWS = 24, 300
-_RATES: Final = (0.1, 0.5)  # where counts over rounds vary enough to be tested
-_AT_RATE_ONE: Final = 0.25
-Announce = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison.
-
-    Attributes:
-        name: what is compared.
-        passed: whether it is as claimed; None where it could not be looked at.
-        found: what was measured, beside what is allowed.
-        false_alarm: probability that a right pipeline fails; 0.0 where nothing is random.
-        catches: the bug that it looks for.
-        power: probability that this bug fails; None where nothing can be said.
-    """
-
-    name: str
-    passed: bool | None
-    found: str
-    false_alarm: float
-    catches: str
-    power: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field by name."""
-        return asdict(self)
 
 
 def conformance(subject: Subject, announce: Announce) -> Iterator[Check]:
@@ -165,38 +130,13 @@ def draws(subject: Subject) -> Iterator[Check]:
     if plan.unit is Unit.CLIENT:
         yield Check(name, None, "unit client has no coins: who takes part is seen", 0.0, bug, None)
         return
-    low, high = _RATES
-    rate = _AT_RATE_ONE if plan.rate == 1.0 else min(max(plan.rate, low), high)
-    coins = _coins(subject.sampled(_UNITS, rate))
-    total = int(coins.sum())
-    law = stats.binom(coins.size, rate)
-    p = 2.0 * min(float(law.cdf(total)), float(law.sf(total - 1)))
-    note = f"at rate {rate:g}" if rate == plan.rate else f"copy at rate {rate:g}"
-    yield Check(
-        "rate of the draws",
-        p > ALPHA,
-        f"{total / coins.size:.4f} drawn, {note}; p = {min(p, 1.0):.2g}",
-        ALPHA,
-        "a rate higher by a fifth",
-        float(stats.binom(coins.size, 1.2 * rate).sf(law.isf(ALPHA / 2))),
-    )
-    for axis, what, trials in ((1, name, _UNITS), (0, "draws of one unit", _DRAWS)):
-        counts = coins.sum(axis=axis)
-        ratio = float(np.square(counts - trials * rate).mean()) / (trials * rate * (1 - rate))
-        limits = count_limits(trials, rate, len(counts), ALPHA)
-        yield Check(
-            what,
-            limits.hold(ratio),
-            f"variance of counts is {ratio:.3f} of that of coins ({note}); "
-            f"allowed {limits.low:.3f} to {limits.high:.3f}",
-            ALPHA,
-            bug if axis else "every unit once per pass",
-            1.0 if limits.low > 0.0 else 0.0,
-        )
+    rate = rate_of_copy(plan.rate)
+    coins = _coins(subject.sampled(UNITS, rate))
+    yield from coin_checks(coins, steps=1, rate=rate, planned=plan.rate, bug=bug)
 
 
-def _coins(plan: PrivacyPlan) -> NDArray[np.bool_]:
-    """Who is in a client's contribution, round by round: bool [rounds, units].
+def _coins(plan: PrivacyPlan) -> Ints:
+    """Who is in a client's contribution, round by round: int64 [rounds, units], 0 or 1.
 
     Unit i has coordinate i alone. Two generators in step give every contribution twice, with the
     units and with zeros in their place: what differs is the units that were drawn.
@@ -205,8 +145,8 @@ def _coins(plan: PrivacyPlan) -> NDArray[np.bool_]:
     users = np.arange(len(rows))
     key, model = secrets.token_bytes(32), torch.zeros(plan.parameters)
     one, other = SecureRandom.from_key(key), SecureRandom.from_key(key)
-    found = np.empty((_DRAWS, len(rows)), dtype=np.bool_)
-    for index in range(_DRAWS):
+    found = np.empty((DRAWS, len(rows)), dtype=np.int64)
+    for index in range(DRAWS):
         drawn, empty = (
             contribution(work, "client", model, plan=plan, round_index=index + 1, noise=noise)
             for work, noise in (

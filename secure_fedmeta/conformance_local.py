@@ -15,20 +15,18 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
-from privacy.empirical import count_limits, most_alike, variance_limits, variance_power
+from privacy.empirical import most_alike, variance_limits, variance_power
 from privacy.events import GaussianSteps
 from privacy.local import batch_of, message_of
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from secure_fedmeta.aggregator import Abort
 from secure_fedmeta.assessed import Ints, Signal, Subject, displacement
+from secure_fedmeta.checks import ALPHA, Announce, Check
 from secure_fedmeta.client import contribution
+from secure_fedmeta.coin_checks import DRAWS, UNITS, coin_checks, rate_of_copy
 from secure_fedmeta.conformance import (
-    ALPHA,
-    Announce,
-    Check,
     aborted,
     divisor,
     hostile,
@@ -41,9 +39,6 @@ from secure_fedmeta.rig import Opened
 _LITTLE: Final = 1.0 / 64.0
 """Noise multiplier of copies in which single tasks are looked at."""
 _WIDTH: Final = 20_000
-_UNITS, _DRAWS = 24, 300
-_RATES: Final = (0.1, 0.5)  # where counts over steps vary enough to be tested
-_AT_RATE_ONE: Final = 0.25
 _MOST_STEPS: Final = 8
 
 
@@ -123,54 +118,16 @@ def draws(subject: Subject) -> Iterator[Check]:
     """Is each task drawn for each step by a coin of its own?"""
     plan = subject.parts.plan
     steps = min(charged(plan).steps, _MOST_STEPS)
-    low, high = _RATES
-    rate = _AT_RATE_ONE if plan.rate == 1.0 else min(max(plan.rate, low), high)
+    rate = rate_of_copy(plan.rate)
     copy = subject.little_noise(
         _LITTLE,
         local_steps=steps,
-        parameters=_UNITS,
+        parameters=UNITS,
         rate=rate,
-        max_units_per_client=max(_UNITS, plan.max_units_per_client),
+        max_units_per_client=max(UNITS, plan.max_units_per_client),
     )
-    counts = _counts(copy)
-    trials, total = counts.size * steps, int(counts.sum())
-    law = stats.binom(trials, rate)
-    p = 2.0 * min(float(law.cdf(total)), float(law.sf(total - 1)))
-    note = f"at rate {rate:g}" if rate == plan.rate else f"copy at rate {rate:g}"
-    yield Check(
-        "rate of the draws",
-        p > ALPHA,
-        f"{total / trials:.4f} drawn, {note}; p = {min(p, 1.0):.2g}",
-        ALPHA,
-        "a rate higher by a fifth",
-        float(stats.binom(trials, 1.2 * rate).sf(law.isf(ALPHA / 2))),
-    )
-    for axis, what, bug in (
-        (1, "draws over rounds", "batches of fixed size, or one draw for all steps of a round"),
-        (0, "draws of one unit", "every unit once per pass"),
-    ):
-        seen = counts.sum(axis=axis)
-        of = counts.shape[axis] * steps
-        ratio = float(np.square(seen - of * rate).mean()) / (of * rate * (1 - rate))
-        limits = count_limits(of, rate, len(seen), ALPHA)
-        yield Check(
-            what,
-            limits.hold(ratio),
-            f"variance of counts is {ratio:.3f} of that of coins ({note}); "
-            f"allowed {limits.low:.3f} to {limits.high:.3f}",
-            ALPHA,
-            bug,
-            _power_of_draws(limits.low, len(seen), steps if axis == 1 else 1),
-        )
-
-
-def _power_of_draws(low: float, groups: int, steps: int) -> float:
-    """Probability of noticing counts that never vary, or, of several steps, the same draw in all.
-
-    The latter makes the variance `steps` times as large.
-    """
-    fixed = 1.0 if low > 0.0 else 0.0
-    return fixed if steps == 1 else min(fixed, variance_power(groups, ALPHA, float(steps)))
+    bug = "batches of fixed size, or one draw for all steps of a round"
+    yield from coin_checks(_counts(copy), steps=steps, rate=rate, planned=plan.rate, bug=bug)
 
 
 def _counts(plan: PrivacyPlan) -> Ints:
@@ -183,7 +140,7 @@ def _counts(plan: PrivacyPlan) -> Ints:
     one = plan.clip / 2.0 / batch_of(plan) * message_of(plan).scale
     key, model = secrets.token_bytes(32), torch.zeros(plan.parameters)
     real, empty = SecureRandom.from_key(key), SecureRandom.from_key(key)
-    found = np.empty((_DRAWS, len(rows)), dtype=np.int64)
+    found = np.empty((DRAWS, len(rows)), dtype=np.int64)
     for index in range(len(found)):
         with_it, without = (
             contribution(

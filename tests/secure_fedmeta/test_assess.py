@@ -28,8 +28,9 @@ from privacy.rng import SecureRandom
 from secure_fedmeta import cli
 from secure_fedmeta.assess import assess
 from secure_fedmeta.assessed import Genuine, Subject
+from secure_fedmeta.checks import ALPHA, FALSE_ALARM, TESTS, Check
 from secure_fedmeta.config import parse_config
-from secure_fedmeta.conformance import ALPHA, FALSE_ALARM, TESTS, Check, conformance
+from secure_fedmeta.conformance import conformance
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.plants import PLANTS, planted
 from secure_fedmeta.randomness import Randomness

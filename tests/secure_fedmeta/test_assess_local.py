@@ -20,8 +20,8 @@ from privacy.rng import SecureRandom
 from secure_fedmeta.assess import assess
 from secure_fedmeta.assessed import Genuine, Subject
 from secure_fedmeta.attacks import canaries
+from secure_fedmeta.checks import FALSE_ALARM, TESTS, Check
 from secure_fedmeta.config import parse_config
-from secure_fedmeta.conformance import FALSE_ALARM, TESTS, Check
 from secure_fedmeta.conformance_local import charged, conformance_local
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.plants import PLANTS, planted
