@@ -1,0 +1,37 @@
+"""What every protocol, party and aggregator must bring: one that leaves something out is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from crypto.attempt import AggregatorAttempt
+from crypto.party import PartyAttempt
+from crypto.protocol import SecureSum
+
+WANTED = {
+    PartyAttempt: ("step", "_write", "_read"),
+    AggregatorAttempt: ("_reader", "_write", "_read", "_forget"),
+    SecureSum: (
+        "check",
+        "sharing",
+        "capabilities",
+        "upload_bytes",
+        "check_invitation",
+        "client_class",
+        "aggregator_class",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "left_out"), [(base, name) for base, names in WANTED.items() for name in names]
+)
+def test_a_part_without_one_of_its_methods_cannot_be_made(base: type, left_out: str) -> None:
+    brought = {name: lambda self: None for name in WANTED[base] if name != left_out}
+    with pytest.raises(TypeError, match=rf"abstract method '?{left_out}'?"):
+        type("Incomplete", (base,), brought)()
+
+
+@pytest.mark.parametrize("base", WANTED)
+def test_nothing_else_is_wanted(base: type) -> None:
+    assert base.__abstractmethods__ == set(WANTED[base])  # type: ignore[attr-defined]
