@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto.errors import KeyRefused, MessageRefused, OutOfOrder, SumAborted, TermsRefused
+from crypto.errors import (
+    KeyRefused,
+    MessageRefused,
+    OutOfOrder,
+    RingRefused,
+    SumAborted,
+    TermsRefused,
+)
 from crypto.secure_sum import SECURE_SUMS, Done, Outgoing, Ready
 from tests.crypto.harness import (
     EVIDENCE,
@@ -139,6 +146,16 @@ def test_vector_is_asked_for_once_and_only_after_the_checks(name: str) -> None:
     run.clients[2] = SECURE_SUMS[name].client(terms, client_seat(2, vector, seeded("asked")))
     run.drive()
     assert asked == [input_step(name) + 1]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (4,), (6,), (5, 1), (1, 5)])
+def test_a_vector_of_another_shape_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    terms = terms_for(name, 3)
+    run = Run(name, terms, make_vectors(terms))
+    seat = client_seat(2, lambda: np.zeros(shape, dtype=np.int64), seeded("another shape"))
+    run.clients[2] = SECURE_SUMS[name].client(terms, seat)
+    with pytest.raises(RingRefused, match=r"vector of shape .*; allowed: \(5,\)"):
+        run.drive()
 
 
 def test_calls_out_of_order(name: str) -> None:

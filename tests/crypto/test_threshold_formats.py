@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto.codec import Reader, Writer
 from crypto.errors import KeyRefused, Malformed, MessageRefused, SumAborted
 from crypto.residues import uniform
+from crypto.threshold_keygen_state import read_phase, write_phase
 from crypto.threshold_messages import (
     Check,
     Commitment,
@@ -113,3 +115,20 @@ def test_signed_nonsense_of_a_member_or_the_aggregator(data: st.DataObject) -> N
         return
     np.testing.assert_array_equal(done.total, total(TERMS, vectors, TERMS.cohort))
     assert all(isinstance(refusal, MessageRefused) for refusal in run.refused)
+
+
+# --- states of a key in the making ----------------------------------------------------------------
+
+
+def test_a_key_that_was_not_begun_is_saved_as_such() -> None:
+    writer = Writer()
+    write_phase(writer, None, PARAMETERS)
+    reader = Reader(writer.done())
+    assert read_phase(reader, PARAMETERS, 1) is None
+    reader.end()
+
+
+@pytest.mark.parametrize("kind", [4, 5, 255])
+def test_a_phase_that_there_is_not_is_refused(kind: int) -> None:
+    with pytest.raises(Malformed, match=f"there is no phase {kind}"):
+        read_phase(Reader(bytes([kind]) + bytes(200)), PARAMETERS, 1)
