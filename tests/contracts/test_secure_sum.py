@@ -158,6 +158,18 @@ def test_a_vector_of_another_shape_is_refused(name: str, shape: tuple[int, ...])
         run.drive()
 
 
+@pytest.mark.parametrize("value", [1 << 19, -(1 << 19) - 1, (1 << 62) + 1])
+def test_a_value_beyond_the_ring_is_refused(name: str, value: int) -> None:
+    terms = terms_for(name, 3, bits=20)
+    run = Run(name, terms, make_vectors(terms))
+    vector = np.array([0, 0, value, 0, 0], dtype=np.int64)
+    run.clients[2] = SECURE_SUMS[name].client(
+        terms, client_seat(2, lambda: vector, seeded("beyond"))
+    )
+    with pytest.raises(RingRefused, match="a value lies outside"):
+        run.drive()
+
+
 def test_calls_out_of_order(name: str) -> None:
     terms = terms_for(name, 3)
     run = Run(name, terms, make_vectors(terms))

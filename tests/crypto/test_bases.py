@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from crypto.attempt import AggregatorAttempt
+from crypto.errors import TermsRefused
 from crypto.party import PartyAttempt
 from crypto.protocol import SecureSum
+from crypto.secure_sum import SECURE_SUMS
 
 WANTED = {
     PartyAttempt: ("step", "_write", "_read"),
@@ -35,3 +37,9 @@ def test_a_part_without_one_of_its_methods_cannot_be_made(base: type, left_out: 
 @pytest.mark.parametrize("base", WANTED)
 def test_nothing_else_is_wanted(base: type) -> None:
     assert base.__abstractmethods__ == set(WANTED[base])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("members", "threshold"), [(1, 1), (16, 9), (4, 2), (5, 6), (3, 0)])
+def test_a_committee_is_checked_where_it_is_chosen(members: int, threshold: int) -> None:
+    with pytest.raises(TermsRefused, match="allowed: "):
+        SECURE_SUMS["threshold"].committee(members, threshold)

@@ -11,7 +11,10 @@ import pytest
 from crypto.codec import Writer
 from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal, unseal
 from crypto.errors import Malformed, MessageRefused
+from crypto.he_messages import OpenRequest
+from crypto.he_uploads import senders_of
 from crypto.residues import add, column
+from crypto.secure_sum import SECURE_SUMS
 from crypto.terms import Terms
 from crypto.threshold_checks import check_checks, check_signed_key, checked_part, point_of
 from crypto.threshold_contexts import (
@@ -22,7 +25,7 @@ from crypto.threshold_contexts import (
 )
 from crypto.threshold_key import common_polynomial, summed
 from crypto.threshold_keygen import Checked, Committed, Dealt, KeyMaker
-from crypto.threshold_member import Answers
+from crypto.threshold_member import Answers, ThresholdMember
 from crypto.threshold_messages import (
     Check,
     Commitment,
@@ -37,7 +40,18 @@ from crypto.threshold_messages import (
 from crypto.threshold_opening import key_fits
 from crypto.threshold_parameters import choose
 from crypto.threshold_sharing import repeats_of
-from tests.crypto.harness import identity, make_terms, payload_of, resign, seat, seeded
+from tests.crypto.harness import (
+    Run,
+    client_seat,
+    identity,
+    make_terms,
+    make_vectors,
+    payload_of,
+    resign,
+    seat,
+    seeded,
+    terms_for,
+)
 
 TERMS = make_terms(4, officers=3, committee_threshold=2, min_survivors=3, threshold=1, length=50)
 PARAMETERS = choose(TERMS)
@@ -329,3 +343,36 @@ def test_a_set_is_answered_once_and_a_few_in_all() -> None:
     answers.write(writer)
     expected = Writer().u32(2).indices((1, 2)).sized(bytes([1, 1, 2]))
     assert writer.done() == expected.indices((1, 3)).sized(bytes([2, 1, 3])).done()
+
+
+# --- what a member answers for --------------------------------------------------------------------
+
+
+def test_a_member_answers_for_the_first_ciphertexts_of_a_round_alone() -> None:
+    """Another upload of one client, signed by it: its sums could be told apart from the first."""
+    terms = terms_for("threshold", 3)
+    run = Run("threshold", terms, make_vectors(terms))
+    run.drive()
+    again = client_seat(1, lambda: run.vectors[1], seeded("again"))
+    other = SECURE_SUMS["threshold"].client(terms, again).step(run.requests[4][1])
+    (opening,) = (
+        messages[4]
+        for messages in run.requests
+        if 4 in messages and messages[4][1] == Step.THRESHOLD_OPEN
+    )
+    request = OpenRequest.decode(payload_of(opening))
+    member = run.officers[4]
+    member.step(opening)
+    uploads = [other, *request.uploads[1:]]
+    assert senders_of(terms, uploads) == senders_of(terms, request.uploads)
+    changed = OpenRequest(request.intent, request.evidence, uploads).encode()
+    with pytest.raises(MessageRefused, match="answers for other ciphertexts of this round already"):
+        member.step(resign(opening, changed))
+
+
+def test_a_member_tests_the_key_in_twice_as_many_sets_as_it_opens() -> None:
+    terms = terms_for("threshold", 3)
+    run = Run("threshold", terms, make_vectors(terms))
+    member = run.officers[4]
+    assert isinstance(member, ThresholdMember)
+    assert member._tests._limit == 2 * member._parts._limit == 2 * choose(terms).answers
