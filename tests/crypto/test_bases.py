@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from crypto.attempt import AggregatorAttempt
-from crypto.errors import TermsRefused
+from crypto.errors import SumAborted, TermsRefused
 from crypto.party import PartyAttempt
 from crypto.protocol import SecureSum
 from crypto.secure_sum import SECURE_SUMS
+from tests.crypto.harness import Run, make_vectors, terms_for
 
 WANTED = {
     PartyAttempt: ("step", "_write", "_read"),
@@ -43,3 +44,12 @@ def test_nothing_else_is_wanted(base: type) -> None:
 def test_a_committee_is_checked_where_it_is_chosen(members: int, threshold: int) -> None:
     with pytest.raises(TermsRefused, match="allowed: "):
         SECURE_SUMS["threshold"].committee(members, threshold)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_too_few_members_end_the_key(step: int) -> None:
+    """Two of three members can open; with one there is nothing to go on for."""
+    terms = terms_for("threshold", 3)
+    run = Run("threshold", terms, make_vectors(terms))
+    with pytest.raises(SumAborted, match="1 members of the committee are left, 2 needed"):
+        run.drive({4: step, 5: step})

@@ -12,7 +12,7 @@ from scipy.stats import hypergeom
 
 from crypto.errors import TermsRefused
 from crypto.secure_sum import SECURE_SUMS
-from crypto.sharing import broken_condition, check_sharing, choose_sharing
+from crypto.sharing import _safe_threshold, broken_condition, check_sharing, choose_sharing
 from crypto.terms import Sharing
 from tests.crypto.harness import another, make_terms
 
@@ -198,3 +198,20 @@ def test_a_complete_graph_has_at_most_255_clients() -> None:
     check_sharing(make_terms(255))
     with pytest.raises(TermsRefused, match="allowed: up to 255"):
         check_sharing(make_terms(256))
+
+
+@pytest.mark.parametrize("degree", [6, 16, 24, 40])
+@pytest.mark.parametrize("colluders", [0, 5, 20, 40])
+@pytest.mark.parametrize("clients", [101, 110, 150])
+def test_the_threshold_is_the_smallest_that_is_safe(
+    clients: int, colluders: int, degree: int
+) -> None:
+    for survivors in (clients * 6 // 10, clients * 8 // 10, clients - 2):
+        expected = degree + 1
+        for threshold in reversed(range(degree // 2 + 2, degree + 1)):
+            sharing = Sharing(degree, threshold)
+            broken = broken_condition(clients, colluders, survivors, sharing)
+            if broken is not None and "raise the threshold" in broken:
+                break
+            expected = threshold
+        assert _safe_threshold(clients, colluders, survivors, degree) == expected
