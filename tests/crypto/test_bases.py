@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from crypto.attempt import AggregatorAttempt
@@ -41,15 +44,26 @@ def test_nothing_else_is_wanted(base: type) -> None:
 
 
 @pytest.mark.parametrize(("members", "threshold"), [(1, 1), (16, 9), (4, 2), (5, 6), (3, 0)])
-def test_a_committee_is_checked_where_it_is_chosen(members: int, threshold: int) -> None:
+def test_a_threshold_committee_is_checked_where_it_is_chosen(members: int, threshold: int) -> None:
     with pytest.raises(TermsRefused, match="allowed: "):
         SECURE_SUMS["threshold"].committee(members, threshold)
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
-def test_too_few_members_end_the_key(step: int) -> None:
+def test_too_few_threshold_members_end_the_key(step: int) -> None:
     """Two of three members can open; with one there is nothing to go on for."""
     terms = terms_for("threshold", 3)
     run = Run("threshold", terms, make_vectors(terms))
     with pytest.raises(SumAborted, match="1 members of the committee are left, 2 needed"):
         run.drive({4: step, 5: step})
+
+
+@pytest.mark.parametrize("name", ["he", "threshold"])
+def test_threshold_loads_seal_only_where_it_is_used(name: str) -> None:
+    code = (
+        "import sys, crypto.secure_sum as s;"
+        f"s.SECURE_SUMS[{name!r}].capabilities();"
+        "print([m for m in sys.modules if m in ('tenseal', 'crypto.he_seal')])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
