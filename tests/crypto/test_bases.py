@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -67,3 +68,12 @@ def test_threshold_loads_seal_only_where_it_is_used(name: str) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+    module = importlib.import_module(f"crypto.{name}")
+    machines = {
+        "HeClient",
+        "HeOfficer",
+        "ThresholdAggregator",
+        "ThresholdClient",
+        "ThresholdMember",
+    }
+    assert not machines & vars(module).keys()
