@@ -19,6 +19,7 @@ from secure_fedmeta.meta.algorithm import Algorithm
 from secure_fedmeta.meta.batch import TaskBatch
 from secure_fedmeta.meta.engine import Engine
 from secure_fedmeta.meta.inner import InnerLoop, descend, second_order
+from secure_fedmeta.meta.maml import Maml
 from secure_fedmeta.vector import ParameterVector
 
 
@@ -40,8 +41,8 @@ class Anil(Algorithm):
 
 
 @dataclass(frozen=True)
-class AnilHead(Algorithm):
-    """The exact meta-gradient of the head on a frozen body; nothing else is shared."""
+class AnilHead(Maml):
+    """MAML of the head on a frozen body, which is not shared: `params` are the head's alone."""
 
     name: str = "anil_head"
 
@@ -53,13 +54,3 @@ class AnilHead(Algorithm):
             if name not in shared:
                 parameter.requires_grad_(False)
         return result
-
-    def outer(self, engine: Engine, loop: InnerLoop, params: Tensor, batch: TaskBatch) -> Tensor:
-        """Return each task's meta-gradient `[B, P]` at the head `params` `[P]`."""
-        return second_order(engine, loop, params, batch)
-
-    def adapt(
-        self, engine: Engine, loop: InnerLoop, params: Tensor, x: Tensor, y: Tensor
-    ) -> Tensor:
-        """Return `[B, P]`: the head `params` after inner steps."""
-        return descend(engine, loop, params, x, y)
