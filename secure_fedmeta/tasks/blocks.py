@@ -51,6 +51,55 @@ def hashed_blocks(key: bytes, counts: Mapping[str, int]) -> Callable[[Record], s
     return block_of
 
 
+def user_block(record: Record) -> str:
+    """The block of a record whose user has one block: the user's name, unique in the source.
+
+    Raises:
+        DataError: the record names no user.
+    """
+    if record.user is None:
+        raise DataError(f"record {record.id!r} names no user; every record belongs to a person")
+    return record.user
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How records are cut into blocks.
+
+    Attributes:
+        counts: client -> public bound on its blocks; names every client.
+        block_of: names a record's block; looks at its client, user and id only.
+        units: the units of privacy that such blocks can carry.
+    """
+
+    counts: Mapping[str, int]
+    block_of: Callable[[Record], str]
+    units: frozenset[str]
+
+
+def by_hash(key: bytes, declared: Mapping[str, int], records_per_block: int) -> Blocking:
+    """Blocks by the keyed hash of the record id, for records of as many people.
+
+    Args:
+        key: the source's block key.
+        declared: client -> its number of records, declared and public.
+        records_per_block: mean size of a block.
+    """
+    counts = {
+        client: block_count(records, records_per_block) for client, records in declared.items()
+    }
+    return Blocking(counts, hashed_blocks(key, counts), frozenset({"record", "task", "client"}))
+
+
+def by_user(declared: Mapping[str, int]) -> Blocking:
+    """One block for each person, so that a task is all that there is of a user.
+
+    Args:
+        declared: client -> public bound on the number of its users.
+    """
+    return Blocking(declared, user_block, frozenset({"record", "task", "user", "client"}))
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Clients cut into blocks.

@@ -8,7 +8,8 @@ Policy for values, the same for all columns:
 - below the low bound, not a finite number, or not in the vocabulary: refused, naming file, row and
   column;
 - above the high bound: refused or set to the bound and counted, as the column declares;
-- missing (an empty cell): refused or coded as the features declare and counted, likewise.
+- missing (an empty cell, or a value that the column declares to stand for a missing one): refused
+  or coded as the features declare and counted, likewise.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Number:
         high: highest value allowed.
         above: what is done with a higher one.
         missing: what is done with an empty cell.
+        codes: values that stand for a missing one, inside the bounds or not.
     """
 
     name: str
@@ -72,13 +74,16 @@ class Number:
     high: float
     above: Literal["refuse", "clip"] = "refuse"
     missing: Literal["refuse", "code"] = "refuse"
+    codes: tuple[float, ...] = ()
 
     @property
     def allowed(self) -> str:
         """The allowed values, in words."""
-        empty = " or empty" if self.missing == "code" else ""
         above = " (higher values are set to it)" if self.above == "clip" else ""
-        return f"a number from {self.low:g} to {self.high:g}{above}{empty}"
+        missing = ""
+        if self.missing == "code":
+            missing = " or empty" + "".join(f" or {code:g} for missing" for code in self.codes)
+        return f"a number from {self.low:g} to {self.high:g}{above}{missing}"
 
     def read(self, cell: str, where: Where, tally: Tally) -> float | None:
         """The cell's value inside the bounds; None if it is missing and may be.
@@ -86,10 +91,10 @@ class Number:
         Raises:
             DataError: see the module's policy.
         """
-        if cell == "" and self.missing == "code":
+        value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
+        if self.missing == "code" and (cell == "" or value in self.codes):
             tally.missing[self.name] += 1
             return None
-        value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
         if not math.isfinite(value) or value < self.low:
             raise where.refuse(self.name, cell, self.allowed)
         if value > self.high:

@@ -20,6 +20,7 @@ import tomli_w
 from privacy.errors import BudgetExceeded
 from secure_fedmeta import cli
 from secure_fedmeta.aggregator import Aggregator
+from secure_fedmeta.tasks.shipped import ShippedFile
 from tests.secure_fedmeta.federation import default_ledger, settings
 
 FEDMETA = Path(sys.executable).with_name("fedmeta")
@@ -190,7 +191,7 @@ def test_bad_data_is_bad_input(
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("secure_fedmeta.tasks.credit.shipped_bytes", lambda: b"not a table")
+    monkeypatch.setattr(ShippedFile, "read", lambda file: b"not a table")
     ended = call("run", write(folder, {"data.source": "credit", "data.options": {}}))
     assert ended.code == 2
     assert "not gzip-compressed" in ended.message

@@ -13,15 +13,10 @@ import numpy as np
 import pytest
 
 from secure_fedmeta.errors import DataError
-from secure_fedmeta.tasks import SourceInfo, build_source, credit
-from secure_fedmeta.tasks.credit import (
-    SMALL_SEGMENT,
-    UNKNOWN_SEGMENT,
-    CreditTable,
-    read_table,
-    shipped_bytes,
-)
+from secure_fedmeta.tasks import SourceInfo, build_source, shipped
+from secure_fedmeta.tasks.credit import SMALL_SEGMENT, TABLE, UNKNOWN_SEGMENT
 from secure_fedmeta.tasks.credit_dictionary import CLIENT_RECORDS, CREDIT
+from secure_fedmeta.tasks.table import Table, gunzip, read_table
 
 ROW = {
     "Record": "1",
@@ -42,14 +37,14 @@ ROW = {
 }
 
 
-def table(*changes: dict[str, str], drop: str | None = None) -> CreditTable:
+def table(*changes: dict[str, str], drop: str | None = None) -> Table:
     """The table of rows that differ from ROW as given."""
     names = [name for name in ROW if name != drop]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**ROW, **change} for change in changes)
-    return read_table(gzip.compress(text.getvalue().encode()), "loans.csv.gz")
+    return read_table(text.getvalue(), "loans.csv.gz", TABLE.layout)
 
 
 def encoded(**change: str) -> dict[str, float]:
@@ -203,15 +198,16 @@ def test_a_missing_column_is_refused_by_name(column: str) -> None:
 )
 def test_damaged_tables_are_refused(damage: Callable[[bytes], bytes], expected: str) -> None:
     text = ",".join(ROW).encode() + b"\n" + ",".join(ROW.values()).encode() + b"\n"
-    assert len(read_table(gzip.compress(text), "loans.csv.gz").records) == 1
+    file = "loans.csv.gz"
+    assert len(read_table(gunzip(gzip.compress(text), file), file, TABLE.layout).records) == 1
     with pytest.raises(DataError, match=expected) as caught:
-        read_table(damage(text), "loans.csv.gz")
+        read_table(gunzip(damage(text), file), file, TABLE.layout)
     assert "loans.csv.gz" in str(caught.value)
 
 
 def test_a_changed_shipped_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / credit.FILE).write_bytes(shipped_bytes() + b"\0")
-    monkeypatch.setattr(credit.resources, "files", lambda package: tmp_path)
+    (tmp_path / TABLE.file.name).write_bytes(TABLE.file.read() + b"\0")
+    monkeypatch.setattr(shipped.resources, "files", lambda package: tmp_path)
     with pytest.raises(DataError, match=r"credit\.csv\.gz: SHA-256 is .* expected 15c80c63"):
         build_source("credit", {})
 

@@ -68,6 +68,16 @@ def test_missing_values_are_counted_where_declared() -> None:
     assert tally.missing == {"Income": 1, "Home": 1}
 
 
+def test_declared_codes_stand_for_a_missing_value_and_others_do_not() -> None:
+    chol = Number("chol", "mg/dl", 50, 700, missing="code", codes=(0.0, -9.0))
+    tally = Tally()
+    assert [chol.read(cell, HERE, tally) for cell in ("0", "0.0", "-9", "")] == [None] * 4
+    assert tally.missing == {"chol": 4}
+    assert chol.read("50", HERE, tally) == 50.0
+    with pytest.raises(DataError, match="50 to 700 or empty or 0 for missing or -9 for missing"):
+        chol.read("1", HERE, tally)
+
+
 @pytest.mark.parametrize(("column", "cell"), [(RECORDS, ""), (RECORDS, "Yes"), (HOME, "NaN")])
 def test_words_outside_the_vocabulary_are_refused(column: Category, cell: str) -> None:
     with pytest.raises(DataError, match=rf"line 17, {column.name} = '{cell}': allowed is \w+, \w+"):

@@ -1,0 +1,1 @@
+"""Rebuilding of the files that ship in secure_fedmeta/data."""

@@ -1,0 +1,136 @@
+"""Data that ship with the product: files whose SHA-256 is checked at every read, and their tables.
+
+A shipped table is declared in one file: its data dictionary, its clients, and what PROVENANCE.md
+says of it. `ShippedTableSource` makes the task source of these declarations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+from secure_fedmeta.errors import DataError
+from secure_fedmeta.tasks.blocked import BlockedSource
+from secure_fedmeta.tasks.blocks import Blocking, cut
+from secure_fedmeta.tasks.protocol import Record, SourceInfo
+from secure_fedmeta.tasks.table import Table, TableLayout, gunzip, read_table
+
+
+@dataclass(frozen=True)
+class ShippedFile:
+    """A file in secure_fedmeta/data.
+
+    Attributes:
+        name: its name.
+        sha256: of its bytes, in hex.
+    """
+
+    name: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """The file's bytes, their SHA-256 checked.
+
+        Raises:
+            DataError: the installed file is not the one that was released.
+        """
+        data = resources.files("secure_fedmeta.data").joinpath(self.name).read_bytes()
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.sha256:
+            raise DataError(
+                f"{self.name}: SHA-256 is {found}, expected {self.sha256}; reinstall the product"
+            )
+        return data
+
+    def text(self) -> str:
+        """The text inside a gzip-compressed UTF-8 file.
+
+        Raises:
+            DataError: as `read`.
+        """
+        return gunzip(self.read(), self.name)
+
+
+@dataclass(frozen=True)
+class ShippedTable:
+    """A public table with a binary target that ships with the product.
+
+    Attributes:
+        file: the gzip-compressed CSV.
+        layout: how its rows become records.
+        licence: the data's licence, as far as it is known.
+        provenance: where the data come from, in one sentence.
+        metric: what evaluation reports.
+    """
+
+    file: ShippedFile
+    layout: TableLayout
+    licence: str
+    provenance: str
+    metric: Literal["auc", "accuracy"] = "auc"
+
+    def read(self) -> Table:
+        """The table's records, checked row by row.
+
+        Raises:
+            DataError: the installed file is not the one that was released.
+        """
+        return read_table(self.file.text(), self.file.name, self.layout)
+
+
+class ShippedTableSource(BlockedSource):
+    """The clients of a shipped table, cut into blocks.
+
+    Args:
+        table: the table's declarations.
+        blocking: its clients and their blocks.
+        k_support: support records for one draw.
+        k_query: query records for one draw; a block needs k_support + k_query records.
+        records: stand in for the shipped table's (`SourceClass`).
+
+    Raises:
+        DataError: the shipped file was changed, or given records lack a client, or leave one
+            without a task.
+    """
+
+    def __init__(
+        self,
+        table: ShippedTable,
+        blocking: Blocking,
+        *,
+        k_support: int,
+        k_query: int,
+        records: Iterable[Record] | None,
+    ) -> None:
+        found = table.read() if records is None else Table(tuple(records))
+        blocks = cut(
+            found.records,
+            names=blocking.counts,
+            block_of=blocking.block_of,
+            min_records=k_support + k_query,
+        )
+        info = SourceInfo(
+            rows=len(found.records),
+            clients=len(blocks.clients),
+            tasks=sum(len(client.blocks) for client in blocks.clients.values()),
+            task_bounds=blocking.counts,
+            units=blocking.units,
+            licence=table.licence,
+            provenance=table.provenance,
+            public=True,
+            features=tuple(feature.name for feature in table.layout.dictionary.features),
+            input_bounds=(-1.0, 1.0),
+            output_dim=1,
+            loss="cross_entropy",
+            metric=table.metric,
+            k_support=k_support,
+            k_query=k_query,
+            files={table.file.name: table.file.sha256},
+            excluded={**found.excluded, **blocks.excluded},
+            clipped=found.clipped,
+            missing=found.missing,
+        )
+        super().__init__(info, blocks.clients, found.records)

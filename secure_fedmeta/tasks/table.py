@@ -1,0 +1,148 @@
+"""Tables: the rows of a CSV file, read by a data dictionary, become the records of clients.
+
+Every row is checked against the dictionary, also one that is then left out. Rows that are left out
+are counted by reason; clipped and missing values are counted by column over the rows that stay.
+Which client and which person a row belongs to, and its target, are functions of the row's declared
+columns and of its record id, never of other rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from secure_fedmeta.errors import DataError
+from secure_fedmeta.tasks.dictionary import DataDictionary, Tally, Value, Where
+from secure_fedmeta.tasks.protocol import Record
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose a row is.
+
+    Attributes:
+        client: the client that holds it.
+        user: the person behind it where a person may have several rows; else None.
+    """
+
+    client: str
+    user: str | None = None
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """That a row is no record, and why, in words that a report can count under."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """How a table's rows become records.
+
+    Attributes:
+        dictionary: its columns and the inputs made of them.
+        record: the column of the record id; a row's other functions see it as a string.
+        place: the client (and user) of a row, or why it is left out.
+        target: the target of a row that stays.
+    """
+
+    dictionary: DataDictionary
+    record: str
+    place: Callable[[Mapping[str, Value]], Place | Excluded]
+    target: Callable[[Mapping[str, Value]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The records of the clients, and what was left out or coded on the way to them.
+
+    Attributes:
+        records: in the order of the rows.
+        excluded: reason -> rows left out.
+        clipped: column -> values set to the declared high bound.
+        missing: column -> missing values.
+    """
+
+    records: tuple[Record, ...]
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+
+def gunzip(data: bytes, file: str) -> str:
+    """The text inside gzip-compressed UTF-8.
+
+    Args:
+        data: the compressed bytes.
+        file: their name, for messages.
+
+    Raises:
+        DataError: they are no such thing.
+    """
+    try:
+        return gzip.decompress(data).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not gzip-compressed UTF-8 text ({error})") from error
+
+
+def csv_rows(text: str, file: str) -> tuple[tuple[str, ...], list[tuple[Where, dict[str, str]]]]:
+    """The header and the rows of a CSV text, each with the line that it ends on.
+
+    Raises:
+        DataError: the text is not CSV, or a row has more or fewer cells than the header.
+    """
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[Where, dict[str, str]]] = []
+    try:
+        header = tuple(lines.fieldnames or ())
+        for cells in lines:
+            if None in cells or None in cells.values():
+                raise DataError(
+                    f"{file}, line {lines.line_num}: needs {len(header)} cells, like the header"
+                )
+            rows.append((Where(file, lines.line_num), cells))
+    except csv.Error as error:
+        raise DataError(f"{file}, line {lines.line_num}: not CSV ({error})") from error
+    return header, rows
+
+
+def read_table(text: str, file: str, layout: TableLayout) -> Table:
+    """Read a CSV table with the columns of the layout's data dictionary; others are ignored.
+
+    Args:
+        text: CSV with a header line.
+        file: its name, for messages.
+        layout: how its rows become records.
+
+    Raises:
+        DataError: the text is no such table, or a row breaks the data dictionary.
+    """
+    header, rows = csv_rows(text, file)
+    layout.dictionary.check_header(header, file)
+    if layout.record not in header:
+        raise DataError(f"{file}: missing column {layout.record}, the record id")
+    records: list[Record] = []
+    excluded: Counter[str] = Counter()
+    held = Tally()
+    for where, cells in rows:
+        tally = Tally()
+        row = layout.dictionary.read(cells, where, tally)
+        record_id = cells[layout.record]
+        if record_id == "":
+            raise where.refuse(layout.record, "", "a record id")
+        row[layout.record] = record_id
+        place = layout.place(row)
+        if isinstance(place, Excluded):
+            excluded[place.reason] += 1
+            continue
+        x = layout.dictionary.encode(row)
+        records.append(Record(record_id, place.client, place.user, x, layout.target(row)))
+        held.clipped.update(tally.clipped)
+        held.missing.update(tally.missing)
+    return Table(tuple(records), dict(excluded), dict(held.clipped), dict(held.missing))
