@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from privacy.local import LOCAL
 from privacy.rng import SecureRandom
 from secure_fedmeta import __version__
 from secure_fedmeta.assessed import Mechanism, Subject
@@ -17,7 +16,6 @@ from secure_fedmeta.attacks import canaries, matching, membership
 from secure_fedmeta.checks import Announce, Check
 from secure_fedmeta.config import Config
 from secure_fedmeta.conformance import conformance
-from secure_fedmeta.conformance_local import conformance_local
 from secure_fedmeta.pipeline import assemble
 
 COPY = (
@@ -51,8 +49,7 @@ def assess(
     began = time.monotonic()
     announce("reading data")
     subject = Subject(assemble(config), mechanism)
-    examine = conformance_local if subject.parts.plan.noise == LOCAL else conformance
-    checks = list(examine(subject, announce))
+    checks = list(conformance(subject, announce))
     announce("canaries")
     audit = canaries(subject, random)
     attacks = list(membership(subject, random, announce))

@@ -1,38 +1,32 @@
-"""Does a client with noise of its own do what its plan says? Tests of the messages that come out.
+"""Do messages with noise of the client's own hold what is charged for? Tests of what comes out.
 
-The counterpart of conformance.py for noise "local". What the ledger is charged for is one event of
-Gaussian steps per round; a client's message of all these steps is compared with it. Norms and draws
-are looked at where a message is fine enough to tell single tasks: on copies with little noise.
+What the ledger is charged for is one event of Gaussian steps per round; a client's message of all
+these steps is compared with it. Norms and draws are looked at where a message is fine enough to
+tell single tasks: on copies with little noise. Noise is looked at where no task is.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from privacy.empirical import most_alike, variance_limits, variance_power
 from privacy.events import GaussianSteps
 from privacy.local import batch_of, message_of
 from privacy.plan import PrivacyPlan
-from privacy.rng import SecureRandom
-from secure_fedmeta.aggregator import Abort
-from secure_fedmeta.assessed import Ints, Signal, Subject, displacement
-from secure_fedmeta.checks import ALPHA, Announce, Check
-from secure_fedmeta.client import contribution
-from secure_fedmeta.coin_checks import DRAWS, UNITS, coin_checks, rate_of_copy
-from secure_fedmeta.conformance import (
-    aborted,
-    divisor,
-    hostile,
-    one_to_lose,
+from secure_fedmeta.assessed import Ints, Subject
+from secure_fedmeta.checks import Announce, Check
+from secure_fedmeta.coin_checks import UNITS, coin_checks, rate_of_copy
+from secure_fedmeta.conformance_parts import (
+    check_of_opened,
+    drawn_rows,
+    fresh,
+    moved_by_hostile_units,
     run_rounds,
-    sums,
+    variance,
 )
 from secure_fedmeta.rig import Opened
 
@@ -42,24 +36,96 @@ _WIDTH: Final = 20_000
 _MOST_STEPS: Final = 8
 
 
-def conformance_local(subject: Subject, announce: Announce) -> Iterator[Check]:
-    """Yield every check of a pipeline whose clients add noise to steps of their own.
+class NoiseAtClients:
+    """The tests of noise "local".
 
     Args:
         subject: what is assessed.
-        announce: told what begins.
     """
-    announce("how far one task moves a message")
-    yield norms(subject)
-    announce("the draws")
-    yield from draws(subject)
-    announce("rounds as configured")
-    rounds = run_rounds(subject, 1, lost=None)
-    rounds += run_rounds(subject, 1, lost=one_to_lose(subject))
-    yield sums(rounds)
-    yield divisor(subject, rounds)
-    announce("rounds of a wide copy")
-    yield from noise(subject, announce)
+
+    bounded: Final = "how far one task moves a message"
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._plan = subject.parts.plan
+        self._steps = min(charged(self._plan).steps, _MOST_STEPS)
+
+    def norms(self) -> Check:
+        """No task, whatever it holds, moves a message by more than its steps are charged for."""
+        steps = self._steps
+        plan = self._subject.little_noise(_LITTLE, local_steps=steps)
+        one = plan.l2 / plan.scale / batch_of(plan) * message_of(plan).scale
+        # Two messages are rounded, each coordinate of each by half a step at most.
+        allowed = steps * one + math.sqrt(plan.dimension)
+        worst = max(moved_by_hostile_units(plan), key=lambda moved: moved.length)
+        return Check(
+            "norm of one unit before noise",
+            worst.length <= allowed,
+            f"moves a message by {worst.length / (steps * one):.4f} of what {steps} steps are "
+            f"charged for ({worst.name}); allowed {allowed / (steps * one):.4f}",
+            0.0,
+            "double sensitivity, no clip",
+            1.0,
+        )
+
+    def draws(self) -> Iterator[Check]:
+        """Is each task drawn for each step by a coin of its own?"""
+        plan, rate = self._plan, rate_of_copy(self._plan.rate)
+        copy = self._subject.little_noise(
+            _LITTLE,
+            local_steps=self._steps,
+            parameters=UNITS,
+            rate=rate,
+            max_units_per_client=max(UNITS, plan.max_units_per_client),
+        )
+        one = copy.clip / 2.0 / batch_of(copy) * message_of(copy).scale
+        counts = np.rint(drawn_rows(copy) / one).astype(np.int64)
+        bug = "batches of fixed size, or one draw for all steps of a round"
+        yield from coin_checks(counts, steps=self._steps, rate=rate, planned=plan.rate, bug=bug)
+
+    def divisor(self) -> float:
+        """Sum's integers for 1.0 of the model's step."""
+        return message_of(self._plan).scale * len(self._subject.parts.training)
+
+    def noise(self, announce: Announce) -> Iterator[Check]:
+        """Variance of sums and of each message where no task is; whether any noise comes twice."""
+        first = self._plan.parameters
+        copy = self._subject.wide(max(_WIDTH - first, 1), 2)
+        claimed = _claimed(copy.parts.plan)
+        complete = run_rounds(copy, 2, lost=None, announce=announce)
+        restarted = run_rounds(copy, 1, lost=None, announce=announce)
+        rounds = [*complete, *restarted]
+
+        def message(one: Opened, client: int) -> Ints:
+            return one.vectors[client][first:]
+
+        def of_sums(name: str, bug: str, opened: list[Opened]) -> Check:
+            total = np.concatenate([one.total[first:] for one in opened[:2]])
+            variance_of_sum = len(opened[0].contributors) * claimed
+            return variance(name, bug, {"sum": total}, variance_of_sum, wrong=0.25)
+
+        def of_messages(name: str, bug: str, opened: list[Opened]) -> Check:
+            alone = {
+                f"client {k}": np.concatenate([message(one, k) for one in opened[:2]])
+                for k in opened[0].contributors
+            }
+            return variance(name, bug, alone, claimed, wrong=0.25)
+
+        looks: list[tuple[str, str, Callable[[str, str, list[Opened]], Check]]] = [
+            ("noise of the opened sum", "half the noise, one seed for all", of_sums),
+            (
+                "noise of each client alone",
+                "half the noise, a client or a step without it, one noise for all steps",
+                of_messages,
+            ),
+            (
+                "fresh noise",
+                "a seed used twice: by two clients, in two rounds, after a restart",
+                partial(fresh, noise_of=message),
+            ),
+        ]
+        for name, bug, look in looks:
+            yield check_of_opened(name, bug, rounds, partial(look, name, bug))
 
 
 def charged(plan: PrivacyPlan) -> GaussianSteps:
@@ -74,160 +140,8 @@ def charged(plan: PrivacyPlan) -> GaussianSteps:
     return event
 
 
-# --- what one task can change ---------------------------------------------------------------------
-
-
-def norms(subject: Subject) -> Check:
-    """No task, whatever it holds, moves a message by more than its steps are charged for."""
-    steps = min(charged(subject.parts.plan).steps, _MOST_STEPS)
-    plan = subject.little_noise(_LITTLE, local_steps=steps)
-    one = plan.l2 / plan.scale / batch_of(plan) * message_of(plan).scale
-    # Two messages are rounded, each coordinate of each by half a step at most.
-    allowed = steps * one + math.sqrt(plan.dimension)
-    worst, name = 0.0, ""
-    for kind, rows, units in hostile(plan):
-        found = _moved(plan, rows) / units
-        moved = math.sqrt(float(np.dot(found, found)))
-        if moved >= worst:
-            worst, name = moved, kind
-    return Check(
-        "norm of one unit before noise",
-        worst <= allowed,
-        f"moves a message by {worst / (steps * one):.4f} of what {steps} steps are charged for "
-        f"({name}); allowed {allowed / (steps * one):.4f}",
-        0.0,
-        "double sensitivity, no clip",
-        1.0,
-    )
-
-
-def _moved(plan: PrivacyPlan, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a task's rows add to a message that other tasks are in as well."""
-    others = min(3, plan.max_units_per_client - len(rows))
-    other = np.full((max(others, 0), plan.parameters), 0.3 * plan.clip)
-    key = secrets.token_bytes(32)
-    both = displacement(plan, Signal(np.concatenate([other, rows])), key, round_index=1)
-    without = Signal(np.concatenate([other, np.zeros_like(rows)]))
-    return (both - displacement(plan, without, key, round_index=1)).astype(np.float64)
-
-
-# --- draws ----------------------------------------------------------------------------------------
-
-
-def draws(subject: Subject) -> Iterator[Check]:
-    """Is each task drawn for each step by a coin of its own?"""
-    plan = subject.parts.plan
-    steps = min(charged(plan).steps, _MOST_STEPS)
-    rate = rate_of_copy(plan.rate)
-    copy = subject.little_noise(
-        _LITTLE,
-        local_steps=steps,
-        parameters=UNITS,
-        rate=rate,
-        max_units_per_client=max(UNITS, plan.max_units_per_client),
-    )
-    bug = "batches of fixed size, or one draw for all steps of a round"
-    yield from coin_checks(_counts(copy), steps=steps, rate=rate, planned=plan.rate, bug=bug)
-
-
-def _counts(plan: PrivacyPlan) -> Ints:
-    """How often each task was drawn for the steps of a round: int64 [rounds, tasks].
-
-    Task i has coordinate i alone. Two generators in step give every message twice, with the tasks
-    and with zeros in their place: what differs is the tasks that were drawn.
-    """
-    rows = np.eye(plan.parameters) * plan.clip / 2.0
-    one = plan.clip / 2.0 / batch_of(plan) * message_of(plan).scale
-    key, model = secrets.token_bytes(32), torch.zeros(plan.parameters)
-    real, empty = SecureRandom.from_key(key), SecureRandom.from_key(key)
-    found = np.empty((DRAWS, len(rows)), dtype=np.int64)
-    for index in range(len(found)):
-        with_it, without = (
-            contribution(
-                Signal(held), "client", model, plan=plan, round_index=index + 1, noise=noise
-            )
-            for held, noise in ((rows, real), (np.zeros_like(rows), empty))
-        )
-        found[index] = np.rint((with_it - without) / one)
-    return found
-
-
-# --- noise ----------------------------------------------------------------------------------------
-
-
-def noise(subject: Subject, announce: Announce) -> Iterator[Check]:
-    """Variance of sums and of each message where no task is, and whether any noise comes twice."""
-    copy = subject.wide(max(_WIDTH - subject.parts.plan.parameters, 1), 2)
-    complete = run_rounds(copy, 2, lost=None, announce=announce)
-    restarted = run_rounds(copy, 1, lost=None, announce=announce)
-    names = ("noise of the opened sum", "noise of each client alone", "fresh noise")
-    bugs = (
-        "half the noise, one seed for all",
-        "half the noise, a client or a step without it, one noise for all steps",
-        "a seed used twice: by two clients, in two rounds, after a restart",
-    )
-    opened = [one for one in (*complete, *restarted) if isinstance(one, Opened)]
-    if len(opened) < 3:
-        broken = next(one for one in (*complete, *restarted) if isinstance(one, Abort))
-        for name, bug in zip(names, bugs, strict=True):
-            yield aborted(name, broken, bug)
-        return
-    first = subject.parts.plan.parameters
-    claimed = _claimed(copy.parts.plan)
-    clients = opened[0].contributors
-    total = np.concatenate([one.total[first:] for one in opened[:2]])
-    yield _variance(names[0], {"sum": total}, len(clients) * claimed, bugs[0])
-    alone = {
-        f"client {k}": np.concatenate([one.vectors[k][first:] for one in opened[:2]])
-        for k in clients
-    }
-    yield _variance(names[1], alone, claimed, bugs[1])
-    yield _fresh(names[2], opened, first, bugs[2])
-
-
 def _claimed(plan: PrivacyPlan) -> float:
     """Variance of a message's coordinate that the round is charged for, in its own steps^2."""
     event, message = charged(plan), message_of(plan)
     unit = (plan.local_lr or 0.0) / (plan.scale * batch_of(plan)) * message.scale
     return event.steps * (unit * event.noise_multiplier * plan.l2) ** 2
-
-
-def _variance(name: str, samples: dict[str, Ints], claimed: float, bug: str) -> Check:
-    """Is the variance of every sample the claimed one? The smallest and largest are shown."""
-    ratios = {
-        who: float(np.square(sample.astype(np.float64)).mean()) / claimed
-        for who, sample in samples.items()
-    }
-    size, part = len(next(iter(samples.values()))), ALPHA / len(samples)
-    limits = variance_limits(size, part)
-    wrong = {who: ratio for who, ratio in ratios.items() if not limits.hold(ratio)}
-    shown = wrong or {who: ratios[who] for who in (min(ratios, key=lambda w: ratios[w]),)}
-    found = "; ".join(f"{who}: {ratio:.4f}" for who, ratio in list(shown.items())[:3])
-    return Check(
-        name,
-        not wrong,
-        f"variance is {found} of the claimed one over {size:,} samples; "
-        f"allowed {limits.low:.4f} to {limits.high:.4f}",
-        ALPHA,
-        bug,
-        variance_power(size, part, 0.25),
-    )
-
-
-def _fresh(name: str, opened: list[Opened], first: int, bug: str) -> Check:
-    """No noise comes twice: two rounds of one run, and the first round after a restart."""
-    moments = ("round 1", "round 2", "round 1 of another run")
-    labels, rows = [], []
-    for moment, one in zip(moments, opened, strict=True):
-        for client in one.contributors:
-            labels.append(f"client {client} in {moment}")
-            rows.append(one.vectors[client][first:])
-    pair = most_alike(np.stack(rows))
-    return Check(
-        name,
-        pair.p_value > ALPHA,
-        f"least independent: {labels[pair.one]} and {labels[pair.other]}, p = {pair.p_value:.2g}",
-        ALPHA,
-        bug,
-        1.0,
-    )

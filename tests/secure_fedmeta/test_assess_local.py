@@ -22,7 +22,8 @@ from secure_fedmeta.assessed import Genuine, Subject
 from secure_fedmeta.attacks import canaries
 from secure_fedmeta.checks import FALSE_ALARM, TESTS, Check
 from secure_fedmeta.config import parse_config
-from secure_fedmeta.conformance_local import charged, conformance_local
+from secure_fedmeta.conformance import conformance
+from secure_fedmeta.conformance_local import charged
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.plants import PLANTS, planted
 from tests.contracts.test_local_noise import LOCAL
@@ -43,7 +44,7 @@ def checks(
     changes: Mapping[str, object] | None = None, plant: str | None = None
 ) -> dict[str, Check]:
     parts = _assembled(json.dumps(settings({**LOCAL, **(changes or {})}), sort_keys=True))
-    found = conformance_local(Subject(parts, planted(plant)), lambda text: None)
+    found = conformance(Subject(parts, planted(plant)), lambda text: None)
     return {check.name: check for check in found}
 
 
