@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from privacy.accountant import Adversary
 from privacy.errors import LedgerError, LedgerUnavailable, OutcomeUnknown
 from privacy.events import Event
-from privacy.ledger_limits import affordable, check_budget, check_fits, spent_of
+from privacy.ledger_limits import affordable, check_budget, check_fits, spent_of, turns_left
 from privacy.ledger_postgres import PostgresStore
 from privacy.ledger_queries import (
     check_complete,
@@ -199,6 +199,7 @@ class Ledger:
             opened=sum(row["committed"] is not None for row in rows),
             last=last,
             affordable=fits,
+            turns_left=None if last is None else turns_left(counts, last),
         )
 
     def affordable(self, population: str, event: Event) -> int:

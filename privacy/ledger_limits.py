@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from privacy.accountant import BUDGETED, Adversary, claimed_epsilon
 from privacy.errors import BudgetExceeded, LedgerError
-from privacy.events import Event
+from privacy.events import Event, IntegerRound
 from privacy.ledger_rows import WORST, Grant
 
 MAX_AFFORDABLE = 1_000_000
@@ -72,6 +72,23 @@ def affordable(grants: Sequence[Grant], counts: Counter[Event], event: Event) ->
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def turns_left(counts: Counter[Event], event: Event) -> int | None:
+    """How many more events like this its clients have turns for, at most.
+
+    A client of a sum has used one of its `max_participations` turns, and so may have clients whose
+    messages were lost, which nobody but they can count. None where there are no turns, or where
+    other events were charged to more or fewer clients, of whom nobody here knows which they are.
+    """
+    if not isinstance(event, IntegerRound) or event.max_participations is None:
+        return None
+    used = 0
+    for other, count in counts.items():
+        if not isinstance(other, IntegerRound) or other.clients != event.clients:
+            return None
+        used += count * other.survivors
+    return max(0, event.clients * event.max_participations - used) // event.survivors
 
 
 def named(grant: Grant) -> str:

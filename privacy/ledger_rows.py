@@ -80,7 +80,10 @@ class Account:
         charged: how many events were reserved.
         opened: how many of them were committed.
         last: the newest event; None: nothing was charged.
-        affordable: how many more events like the newest one fit; None without event or grant.
+        affordable: how many more events like the newest one fit all grants, at most 1,000,000;
+            None without event or grant.
+        turns_left: how many more of them its clients have turns for, at most; None where it has no
+            turns, or nobody here can count them.
     """
 
     grants: tuple[Grant, ...]
@@ -89,6 +92,7 @@ class Account:
     opened: int
     last: Event | None
     affordable: int | None
+    turns_left: int | None
 
 
 def read_grant(row: Mapping[Any, Any]) -> Grant:

@@ -11,7 +11,7 @@ from typing import Any
 from privacy.errors import LedgerError
 from privacy.ledger import Ledger
 from privacy.ledger_rows import Grant, adversary_of, unit_of
-from secure_fedmeta.budget import filter_name, grant_row
+from secure_fedmeta.budget import filter_name, grant_row, room
 from secure_fedmeta.errors import DataError
 
 
@@ -40,7 +40,7 @@ def accounts(ledger: Ledger, populations: Sequence[str]) -> list[dict[str, Any]]
                 ],
                 "charged": found.charged,
                 "opened": found.opened,
-                "affordable_rounds": found.affordable,
+                **room(found.affordable, found.turns_left),
             }
         )
     return rows

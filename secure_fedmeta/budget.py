@@ -13,7 +13,7 @@ from audit.canonical import decimal
 from crypto.secure_sum import SECURE_SUMS
 from privacy.events import Event
 from privacy.ledger import Ledger
-from privacy.ledger_limits import spent_of
+from privacy.ledger_limits import MAX_AFFORDABLE, spent_of, turns_left
 from privacy.ledger_rows import WORST, Grant
 from privacy.plan import PrivacyPlan
 from secure_fedmeta import state
@@ -81,19 +81,22 @@ class Budget:
         if part:
             yield "budget-spent", {"population": self.population, "prior": part}
 
-    def standing(self, events: Sequence[Event], affordable: int | None) -> dict[str, Any]:
+    def standing(
+        self, events: Sequence[Event], *, dearest: Event, affordable: int | None
+    ) -> dict[str, Any]:
         """Where the population stands after these events, for a report.
 
         Args:
             events: everything that it was ever charged.
-            affordable: how many more rounds like the run's dearest fit; None: not known.
+            dearest: what a round of the run is charged as, with the least noise that it may have.
+            affordable: how many more of these fit all grants; None: not known.
         """
         counts = Counter(events)
         return {
             "population": self.population,
             "filter": filter_name(self.order),
             "charged": len(events),
-            "affordable_rounds": affordable,
+            **room(affordable, turns_left(counts, dearest)),
             "grants": [grant_row(grant, spent_of(grant, counts)) for grant in self.grants],
         }
 
@@ -109,6 +112,26 @@ def grant_row(grant: Grant, spent: float) -> dict[str, Any]:
         "approver": grant.approver,
         "expires": None if grant.expires is None else grant.expires.isoformat(),
     }
+
+
+def room(affordable: int | None, turns: int | None) -> dict[str, Any]:
+    """How many more rounds fit, and what limits them, as plain data.
+
+    Args:
+        affordable: how many fit all grants, MAX_AFFORDABLE for that many or more; None: not known.
+        turns: how many clients have turns for; None: without limit, or not known.
+
+    Returns:
+        `limited_by`: "grants", "turns", "nothing", or None where it is not known; and
+        `affordable_rounds`, None for the last two.
+    """
+    if affordable is None:
+        return {"affordable_rounds": None, "limited_by": None}
+    if turns is not None and turns <= affordable:
+        return {"affordable_rounds": turns, "limited_by": "turns"}
+    if affordable >= MAX_AFFORDABLE:
+        return {"affordable_rounds": None, "limited_by": "nothing"}
+    return {"affordable_rounds": affordable, "limited_by": "grants"}
 
 
 def filter_name(order: int | None) -> str:

@@ -287,13 +287,24 @@ def _facts_of_run(report: dict[str, Any]) -> list[str]:
 
 def _budget(budget: dict[str, Any]) -> str:
     """The population and what is left of its grant against the worst adversary."""
-    grant, more = budget["grants"][0], budget["affordable_rounds"]
+    grant = budget["grants"][0]
     spent = "infinite" if grant["spent"] is None else f"{grant['spent']:.3f}"
-    fits = "not known how many more rounds fit" if more is None else f"{more} more rounds fit"
+    fits = _room(budget) or "not known how many more rounds fit"
     return (
         f"Budget: {budget['population']} has spent epsilon {spent} of {grant['granted']:g} "
         f"({budget['filter']}, granted by {grant['approver']}); {fits}"
     )
+
+
+def _room(row: dict[str, Any]) -> str:
+    """How many more rounds fit, in words; empty where it is not known."""
+    more = row["affordable_rounds"]
+    return {
+        None: "",
+        "nothing": "the grants set no limit to further rounds like the last one",
+        "turns": f"clients have turns for at most {more} more like the last one",
+        "grants": f"{more} more like the last one fit",
+    }[row["limited_by"]]
 
 
 def render_accounts(rows: list[dict[str, Any]]) -> RenderableType:
@@ -307,8 +318,7 @@ def _account(row: dict[str, Any]) -> list[RenderableType]:
     charged = f"{row['charged']} rounds charged, {row['opened']} of them opened"
     if not row["grants"]:
         return [Text(f"{row['population']}: no grant; {charged}")]
-    more = row["affordable_rounds"]
-    fits = "" if more is None else f"; {more} more like the last one fit"
+    fits = _room(row)
     basis = f"unit {row['unit']}, delta {row['delta']:g}, {row['filter']}"
     table = Table("limits", "granted", "spent", "remaining", "approver", "until")
     for grant in row["grants"]:
@@ -320,4 +330,5 @@ def _account(row: dict[str, Any]) -> list[RenderableType]:
             grant["approver"],
             grant["expires"] or "for ever",
         )
-    return [Text(f"{row['population']}: {basis}; {charged}{fits}"), table]
+    facts = [basis, charged, fits] if fits else [basis, charged]
+    return [Text(f"{row['population']}: {'; '.join(facts)}"), table]

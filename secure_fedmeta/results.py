@@ -86,7 +86,7 @@ def report(
             "population": budget.population,
             "person_units": plan.person_units,
         },
-        "budget": budget.standing(events, affordable),
+        "budget": budget.standing(events, dearest=plan.worst_event(), affordable=affordable),
         "rounds": {
             "planned": parts.config.training.rounds,
             "completed": len(records) - len(aborted),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from privacy.accountant import Adversary, spend
 from privacy.errors import BudgetExceeded, LedgerError
+from privacy.ledger_limits import MAX_AFFORDABLE
 from privacy.unit import Unit
 from tests.privacy.ledgers import EVENT, NOW, Open, grant, reserve
+from tests.privacy.plans import with_noise
 
 AMOUNTS = [
     0.0,
@@ -238,3 +241,28 @@ def test_where_a_population_stands(opened: Open) -> None:
     assert found.grants == ledger.grants_of("p")
     assert ledger.populations() == ("a", "p")
     assert ledger.account("nobody").grants == ()
+    assert found.turns_left is None
+
+
+def test_turns_are_counted_by_contributions(opened: Open) -> None:
+    """Ten clients with three turns each make room for four rounds of seven, then for fewer."""
+    ledger = opened()
+    grant(ledger, unit=Unit.CLIENT)
+    few = with_noise(
+        10.0,
+        unit=Unit.CLIENT,
+        max_units_per_client=1,
+        rounds=4,
+        min_survivors=5,
+        max_participations=3,
+    )
+    events = [few.event(survivors) for survivors in (7, 7, 5, 7)]
+    left = []
+    for index, event in enumerate(events):
+        ledger.reserve("p", "r", index, 1, event, few.digest())
+        left.append(ledger.account("p").turns_left)
+    assert left == [3, 2, 2, 0]  # of 30 turns 23, 16, 11 and 4 are left
+    assert ledger.account("p").affordable == MAX_AFFORDABLE
+    other = replace(events[0], clients=11)
+    ledger.reserve("p", "other", 0, 1, other, few.digest())
+    assert ledger.account("p").turns_left is None

@@ -47,8 +47,8 @@ def shown(call: Call, *arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-def charge(rounds: int, population: str = "people") -> None:
-    plan = assemble(tiny()).plan
+def charge(rounds: int, population: str = "people", **changes: object) -> None:
+    plan = assemble(tiny(changes)).plan
     ledger = default_ledger()
     for index in range(rounds):
         ledger.reserve(population, "r", index, 1, plan.worst_event(), plan.digest())
@@ -78,6 +78,7 @@ def test_a_grant_shows(call: Call) -> None:
         "charged": 0,
         "opened": 0,
         "affordable_rounds": None,
+        "limited_by": None,
     }
 
 
@@ -91,10 +92,50 @@ def test_what_is_spent_and_what_still_fits(call: Call) -> None:
     assert row["grants"][0]["spent"] == spent
     assert row["grants"][0]["remaining"] == 3.0 - spent
     assert row["affordable_rounds"] == default_ledger().affordable("people", event) == 1
+    assert row["limited_by"] == "grants"
     code, out, _ = call("ledger", "show")
     assert code == 0
     for text in ("people", "the board", "fixed plan", f"{spent:.3f}", "for ever", "1 more like"):
         assert text in out
+
+
+TURNS = {
+    "data.options.clients": 6,
+    "privacy.unit": "client",
+    "privacy.epsilon": None,
+    "privacy.noise_multiplier": 8.0,
+    "privacy.expected_units": 3,
+    "privacy.max_participations": 2,
+    "training.rounds": 4,
+    "ledger.client_url": "sqlite:///clients.sqlite",
+}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "changes", "limit", "more", "told"),
+    [
+        (1, TURNS, "turns", 3, "clients have turns for at most 3 more like the last one"),
+        (4, TURNS, "turns", 0, "clients have turns for at most 0 more"),
+        (1, {**TURNS, "privacy.noise_multiplier": 1.8}, "grants", 0, "0 more like the last one"),
+        (
+            1,
+            {"privacy.epsilon": None, "privacy.noise_multiplier": 3000.0},
+            "nothing",
+            None,
+            "the grants set no limit to further rounds",
+        ),
+    ],
+)
+def test_what_limits_further_rounds(
+    call: Call, rounds: int, changes: dict[str, object], limit: str, more: int | None, told: str
+) -> None:
+    """Turns that are paid for cost nothing more; clients run out of them all the same."""
+    unit = str(changes.get("privacy.unit", "task"))
+    call(*GRANT, "--unit", unit)
+    charge(rounds, **changes)
+    (row,) = shown(call)
+    assert (row["limited_by"], row["affordable_rounds"]) == (limit, more)
+    assert told in " ".join(call("ledger", "show")[1].split())
 
 
 def test_filters_adversaries_and_several_at_once(call: Call) -> None:
