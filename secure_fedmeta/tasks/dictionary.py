@@ -101,7 +101,7 @@ class Number:
             if self.above == "refuse":
                 raise where.refuse(self.name, cell, self.allowed)
             tally.clipped[self.name] += 1
-            return self.high
+            return float(self.high)
         return value
 
 

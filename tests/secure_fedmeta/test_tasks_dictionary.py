@@ -55,6 +55,14 @@ def test_higher_values_are_clipped_and_counted_where_declared() -> None:
     assert tally.clipped == {"Income": 1}
 
 
+def test_a_clipped_value_is_at_its_bound_and_no_missing_one() -> None:
+    """Bounds are often written as whole numbers; a feature must not take them for a gap."""
+    whole = Number("Income", "", 0, 1000, above="clip", missing="code")
+    row: dict[str, Value] = {"Income": whole.read("2000", HERE, Tally())}
+    assert Feature("income", "", on(float, "Income"), 0, 1000).scaled(row) == 1.0
+    assert log_of("Income")(row) == math.log(1001)
+
+
 @pytest.mark.parametrize("cell", ["-1", "nan", "inf", "1e999"])
 def test_clipping_does_not_excuse_negative_or_infinite_values(cell: str) -> None:
     with pytest.raises(DataError, match=r"higher values are set to it\) or empty"):
