@@ -17,6 +17,7 @@ from secure_fedmeta.checks import Announce, Check
 from secure_fedmeta.config import Config
 from secure_fedmeta.conformance import conformance
 from secure_fedmeta.pipeline import assemble
+from secure_fedmeta.tasks import Site
 
 COPY = (
     "parties, secure sum, aggregator, ledger and log are those of a run, in a temporary folder",
@@ -30,7 +31,12 @@ COPY = (
 
 
 def assess(
-    config: Config, mechanism: Mechanism, random: SecureRandom, announce: Announce
+    config: Config,
+    mechanism: Mechanism,
+    random: SecureRandom,
+    announce: Announce,
+    *,
+    site: Site | None = None,
 ) -> dict[str, Any]:
     """Test a pipeline against its own claim.
 
@@ -39,6 +45,7 @@ def assess(
         mechanism: the real one, or one with a planted bug; nothing here asks which.
         random: draws what the attacks try; their copies draw their own noise as in a run.
         announce: told what begins.
+        site: where the source is read; see `assemble`.
 
     Returns:
         The content of assess.json.
@@ -48,7 +55,7 @@ def assess(
     """
     began = time.monotonic()
     announce("reading data")
-    subject = Subject(assemble(config), mechanism)
+    subject = Subject(assemble(config, site=site), mechanism)
     checks = list(conformance(subject, announce))
     announce("canaries")
     audit = canaries(subject, random)

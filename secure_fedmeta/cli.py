@@ -53,13 +53,15 @@ def run(
     from secure_fedmeta.config import load_config
     from secure_fedmeta.console import ConsoleProgress
     from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.tasks import Site
     from secure_fedmeta.training import run as train
 
     path = config or _only_config(Path.cwd())
     settings = load_config(path, overrides or ())
     with ConsoleProgress(settings.training.rounds, quiet=as_json) as progress:
         try:
-            result = train(settings, out=out, progress=progress)
+            site = Site(path.parent)
+            result = train(settings, out=out, progress=progress, site=site)
         except ConfigError as error:
             raise error.in_file(str(path)) from error
     if as_json:
@@ -237,12 +239,19 @@ def assess(
     from secure_fedmeta.errors import ConfigError
     from secure_fedmeta.plants import planted
     from secure_fedmeta.results import check_folder, write_assessment
+    from secure_fedmeta.tasks import Site
 
     check_folder(out)
     settings, mechanism = load_config(config), planted(plant)
     with ConsoleStages(quiet=as_json) as stages:
         try:
-            found = put_to_the_test(settings, mechanism, SecureRandom.from_os(), stages.stage)
+            found = put_to_the_test(
+                settings,
+                mechanism,
+                SecureRandom.from_os(),
+                stages.stage,
+                site=Site(config.parent),
+            )
         except ConfigError as error:
             raise error if error.file else error.in_file(str(config)) from error
     found |= {"planted": plant}
@@ -310,9 +319,10 @@ def _plan_of(path: Path) -> PrivacyPlan:
     from secure_fedmeta.config import load_config
     from secure_fedmeta.errors import ConfigError
     from secure_fedmeta.pipeline import assemble
+    from secure_fedmeta.tasks import Site
 
     try:
-        return assemble(load_config(path)).plan
+        return assemble(load_config(path), site=Site(path.parent)).plan
     except ConfigError as error:
         raise error if error.file else error.in_file(str(path)) from error
 

@@ -35,6 +35,7 @@ def tune(
     from secure_fedmeta.console import ConsoleProgress
     from secure_fedmeta.console_tune import render_tune
     from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.tasks import Site
     from secure_fedmeta.trials import count_of
     from secure_fedmeta.tuning import tune as search
 
@@ -43,7 +44,8 @@ def tune(
         count = count_of(settings)
         rounds = None if count is None else count * settings.training.rounds
         with ConsoleProgress(rounds, quiet=as_json) as progress:
-            result = search(settings, out=out, progress=progress)
+            site = Site(config.parent)
+            result = search(settings, out=out, progress=progress, site=site)
     except ConfigError as error:
         raise error.in_file(str(config)) from error
     if as_json:

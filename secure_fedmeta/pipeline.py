@@ -28,7 +28,7 @@ from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting, ring_for
 from secure_fedmeta.simulation import CohortWork, work_for
-from secure_fedmeta.tasks import TaskSource, build_source
+from secure_fedmeta.tasks import Site, TaskSource, build_source
 from secure_fedmeta.transport.registry import TRANSPORTS
 
 AGGREGATOR = "aggregator"
@@ -98,7 +98,11 @@ class Parts:
 
 
 def assemble(
-    config: Config, *, module: nn.Module | None = None, loss: str | Loss | None = None
+    config: Config,
+    *,
+    module: nn.Module | None = None,
+    loss: str | Loss | None = None,
+    site: Site | None = None,
 ) -> Parts:
     """Build and check everything that a run needs, apart from secrets.
 
@@ -106,6 +110,7 @@ def assemble(
         config: the settings.
         module: the caller's own network; None builds `config.model`.
         loss: the caller's own loss; None takes the source's.
+        site: where the source is read; None: the current folder, with this user's block secret.
 
     Raises:
         ConfigError: an unknown name or a combination that cannot work; names key and value.
@@ -113,7 +118,7 @@ def assemble(
     """
     protocol = _protocol(config)
     TRANSPORTS.get(config.transport.name)
-    source = build_source(config.data.source, config.data.options)
+    source = build_source(config.data.source, config.data.options, _site(config, site or Site()))
     training, held_out = divide(config, source)
     _check_unit(config, source)
     network = _network(config, source) if module is None else module
@@ -250,6 +255,14 @@ def found_parties(
         for index, name in zip(roster.officer_indices, keepers, strict=True)
     }
     return Parties(setting, aggregator, clients, officers)
+
+
+def _site(config: Config, site: Site) -> Site:
+    """The site; under a seed, which replaces every secret, with one that follows from it."""
+    if config.not_private is None:
+        return site
+    secret = Randomness(config.not_private.seed).stream("blocks")(32)
+    return replace(site, block_secret=lambda: secret)
 
 
 def _protocol(config: Config) -> SecureSum:

@@ -1,4 +1,4 @@
-"""The user's state directory: signing key, pinned log heads, ledger. Never inside a run."""
+"""The user's state directory: signing key, block secret, pins, ledger. Never inside a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from platformdirs import user_state_path
 
 from secure_fedmeta.errors import StateError
 
-SEED_BYTES = 32
+SECRET_BYTES = 32
 
 
 def state_directory() -> Path:
@@ -52,24 +52,40 @@ def signing_seed(rand: Callable[[int], bytes]) -> bytes:
     Raises:
         StateError: the file is readable by others or of the wrong length.
     """
-    path = state_directory() / "log-signing.key"
+    return _kept("log-signing.key", rand)
+
+
+def block_secret(rand: Callable[[int], bytes]) -> bytes:
+    """The 32-byte secret that keys the blocks of confidential records, kept in the same way.
+
+    With another secret the same records make other tasks, so that budgets of runs before and after
+    are no longer about the same tasks: keep it as long as the data are used.
+
+    Raises:
+        StateError: the file is readable by others or of the wrong length.
+    """
+    return _kept("blocks.key", rand)
+
+
+def _kept(name: str, rand: Callable[[int], bytes]) -> bytes:
+    path = state_directory() / name
     if not path.exists():
         draft = path.with_name(f"{path.name}.{rand(8).hex()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
-            file.write(rand(SEED_BYTES))
+            file.write(rand(SECRET_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was first: its key stands
+        with contextlib.suppress(FileExistsError):  # another process was first: its secret stands
             os.link(draft, path)
         draft.unlink()
-    return _read_seed(path)
+    return _read_kept(path)
 
 
-def _read_seed(path: Path) -> bytes:
+def _read_kept(path: Path) -> bytes:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise StateError(f"others can read {path}: run chmod 600 on it")
-    seed = path.read_bytes()
-    if len(seed) != SEED_BYTES:
-        raise StateError(f"{path} holds {len(seed)} bytes, not {SEED_BYTES}: restore it")
-    return seed
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise StateError(f"{path} holds {len(secret)} bytes, not {SECRET_BYTES}: restore it")
+    return secret

@@ -40,6 +40,7 @@ from secure_fedmeta.results import report as closing_report
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.scoring import closing_arms, personaliser
 from secure_fedmeta.setting import Setting
+from secure_fedmeta.tasks import Site
 from secure_fedmeta.transport.registry import TRANSPORTS
 from secure_fedmeta.unprotected import UNPROTECTED
 from secure_fedmeta.workspace import Workspace, log_origin, name_run
@@ -73,6 +74,7 @@ def run(
     progress: Progress | None = None,
     module: nn.Module | None = None,
     loss: str | Loss | None = None,
+    site: Site | None = None,
 ) -> RunResult:
     """Train a meta-model as configured, and leave its proof in a new directory under `out`.
 
@@ -82,6 +84,7 @@ def run(
         progress: told about stages and rounds; None is silent.
         module: the caller's own network instead of `config.model`.
         loss: the caller's own loss instead of the source's.
+        site: where the source is read; None: the current folder, with this user's block secret.
 
     Raises:
         ConfigError, DataError: before anything is computed or charged.
@@ -90,7 +93,7 @@ def run(
     """
     progress = progress or Silent()
     progress.stage("reading data")
-    parts = assemble(config, module=module, loss=loss)
+    parts = assemble(config, module=module, loss=loss, site=site)
     seed = config.not_private
     randomness = Randomness(None if seed is None else seed.seed)
     # The run's name is no secret: a seed must not give it twice, the ledger charges a name once.

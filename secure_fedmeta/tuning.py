@@ -38,6 +38,7 @@ from secure_fedmeta.progress import Progress, Silent
 from secure_fedmeta.randomness import RandomBytes, Randomness
 from secure_fedmeta.results import MODEL, finite, write_json
 from secure_fedmeta.scoring import personaliser, train_in_clear_as_planned
+from secure_fedmeta.tasks import Site
 from secure_fedmeta.training import run
 from secure_fedmeta.trials import (
     Candidate,
@@ -79,6 +80,7 @@ def tune(
     out: Path = Path("runs"),
     progress: Progress | None = None,
     rand: RandomBytes = os.urandom,
+    site: Site | None = None,
 ) -> TuneResult:
     """Try the config's candidates under equal effort, and write the best one as a config.
 
@@ -89,6 +91,7 @@ def tune(
         out: folder in which the search gets a directory of its own.
         progress: told about stages and rounds; None is silent.
         rand: secret random bytes, for the number of trials and their candidates.
+        site: where the source is read; see `assemble`.
 
     Raises:
         ConfigError, DataError: before anything is computed or charged.
@@ -97,7 +100,7 @@ def tune(
     """
     progress = progress or Silent()
     progress.stage("reading data and pricing the candidates")
-    search = _Search(config, rand)
+    search = _Search(config, rand, site)
     search.check_affordable()
     suffix = os.urandom(3).hex()
     name = name_run(f"tune-{config.name}", moment=datetime.now(UTC), suffix=suffix)
@@ -127,9 +130,9 @@ def tune(
 class _Search:
     """What is tried, on whom, and who pays for it; built and checked before anything trains."""
 
-    def __init__(self, config: Config, rand: RandomBytes) -> None:
-        self._config, self._tune = config, tune_of(config)
-        self._base = assemble(without_tune(config))
+    def __init__(self, config: Config, rand: RandomBytes, site: Site | None) -> None:
+        self._config, self._tune, self._site = config, tune_of(config), site
+        self._base = assemble(without_tune(config), site=site)
         self._public = self._base.source.info.public
         self.charged = not self._public or config.ledger.population is not None
         self._check_validation()
@@ -192,7 +195,7 @@ class _Search:
         tree["data"]["unused"] = [*self._base.held_out, *self._config.data.unused]
         tree["privacy"]["min_survivors"] -= len(validation)
         try:
-            return assemble(parse_config(tree))
+            return assemble(parse_config(tree), site=self._site)
         except ConfigError as error:
             shown = ", ".join(f"{key} = {value!r}" for key, value in settings.items())
             raise ConfigError(
@@ -250,7 +253,8 @@ class _Search:
             )
             trial = Trial(candidate.number, "completed", {}, 0.0, None, Counter())
         else:
-            result = run(parts.config, out=directory / "candidates", progress=progress)
+            folder = directory / "candidates"
+            result = run(parts.config, out=folder, progress=progress, site=self._site)
             model = result.model
             where = str(result.directory.relative_to(directory))
             trial = Trial(candidate.number, result.status, {}, 0.0, where, result.charged)

@@ -12,12 +12,14 @@ from secure_fedmeta.tasks.protocol import (
     TaskSource,
 )
 from secure_fedmeta.tasks.registry import SOURCES, build_source, check_options
+from secure_fedmeta.tasks.site import Site
 
 __all__ = [
     "SOURCES",
     "ClientData",
     "Draw",
     "Record",
+    "Site",
     "SourceClass",
     "SourceInfo",
     "SourceOptions",

@@ -30,6 +30,7 @@ from secure_fedmeta.tasks.credit_dictionary import (
 from secure_fedmeta.tasks.dictionary import Value
 from secure_fedmeta.tasks.protocol import Record, SourceOptions
 from secure_fedmeta.tasks.shipped import ShippedFile, ShippedTable, ShippedTableSource
+from secure_fedmeta.tasks.site import Site
 from secure_fedmeta.tasks.table import Excluded, Place, TableLayout
 
 UNKNOWN_SEGMENT = "records without job or housing"
@@ -83,6 +84,7 @@ class CreditSource(ShippedTableSource):
 
     Args:
         options: sizes.
+        site: not needed: the table ships.
         records: stand in for the shipped table's (`SourceClass`).
 
     Raises:
@@ -93,7 +95,10 @@ class CreditSource(ShippedTableSource):
     Options: ClassVar[type[SourceOptions]] = CreditOptions
     name = "credit"
 
-    def __init__(self, options: SourceOptions, *, records: Iterable[Record] | None = None) -> None:
+    def __init__(
+        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
+    ) -> None:
+        del site  # shipped
         chosen = CreditOptions.model_validate(options.model_dump())
         super().__init__(
             TABLE,

@@ -28,22 +28,32 @@ from secure_fedmeta.tasks.protocol import Floats
 
 Value: TypeAlias = float | str | None
 
+_SHOWN = 80
 # Digits with an optional point and exponent: no blanks, no underscores, no nan, no inf.
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where a value stands: file and line, for messages."""
+    """Where a value stands, for messages.
+
+    Attributes:
+        file: the file's name.
+        number: of the line or the row, from 1.
+        counted: which of the two.
+    """
 
     file: str
-    line: int
+    number: int
+    counted: Literal["line", "row"] = "line"
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.counted} {self.number}"
 
     def refuse(self, column: str, cell: str, allowed: str) -> DataError:
-        """The error for one cell."""
-        return DataError(
-            f"{self.file}, line {self.line}, {column} = {cell!r}: allowed is {allowed}"
-        )
+        """The error for one cell, of which a long one is shown in part."""
+        shown = repr(cell) if len(cell) <= _SHOWN else f"{cell[:_SHOWN]!r}..."
+        return DataError(f"{self}, {column} = {shown}: allowed is {allowed}")
 
 
 @dataclass

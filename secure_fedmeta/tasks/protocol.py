@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from secure_fedmeta.tasks.site import Site
+
 Floats: TypeAlias = NDArray[np.float32]
 Draw: TypeAlias = tuple[Floats, Floats, Floats, Floats]
 
@@ -181,9 +183,9 @@ class SourceClass(Protocol):
     Options: type[SourceOptions]
 
     def __call__(
-        self, options: SourceOptions, *, records: Iterable[Record] | None = None
+        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
     ) -> TaskSource:
-        """The source with these options.
+        """The source with these options, read at this site.
 
         Raises:
             DataError: the data break what the source declares.

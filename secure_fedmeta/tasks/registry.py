@@ -11,6 +11,7 @@ from secure_fedmeta.registry import Registry
 from secure_fedmeta.tasks.credit import CreditSource
 from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
+from secure_fedmeta.tasks.site import Site
 
 ENTRY_POINT_GROUP = "secure_fedmeta.task_sources"
 
@@ -50,11 +51,17 @@ def check_options(name: str, options: Mapping[str, object]) -> SourceOptions:
         raise ConfigError(f"source {name!r}: {found} (allowed keys: {known})") from error
 
 
-def build_source(name: str, options: Mapping[str, object]) -> TaskSource:
+def build_source(name: str, options: Mapping[str, object], site: Site | None = None) -> TaskSource:
     """The source called `name` with these options; its data are read and checked.
+
+    Args:
+        name: a registered source.
+        options: the table `[data.options]`.
+        site: where it is read; None: the current folder, with this user's own block secret.
 
     Raises:
         ConfigError: as `check_options`.
         DataError: the data break what the source declares.
     """
-    return SOURCES.get(name)(check_options(name, options))
+    chosen = check_options(name, options)
+    return SOURCES.get(name)(chosen, site=Site() if site is None else site)

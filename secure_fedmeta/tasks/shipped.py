@@ -16,7 +16,7 @@ from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.blocked import BlockedSource
 from secure_fedmeta.tasks.blocks import Blocking, cut
 from secure_fedmeta.tasks.protocol import Record, SourceInfo
-from secure_fedmeta.tasks.table import Table, TableLayout, gunzip, read_table
+from secure_fedmeta.tasks.table import Table, TableLayout, csv_sheet, gunzip, read_table
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ShippedTable:
         Raises:
             DataError: the installed file is not the one that was released.
         """
-        return read_table(self.file.text(), self.file.name, self.layout)
+        return read_table(csv_sheet(self.file.text(), self.file.name), self.layout)
 
 
 class ShippedTableSource(BlockedSource):

@@ -24,6 +24,7 @@ from secure_fedmeta.tasks.protocol import (
     SourceInfo,
     SourceOptions,
 )
+from secure_fedmeta.tasks.site import Site
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, math.pi)
@@ -65,6 +66,7 @@ class SinusoidSource(BlockedSource):
 
     Args:
         options: sizes and the public data seed.
+        site: not needed: the data are generated.
         records: stand in for the generated ones (`SourceClass`); `user` says whose curve it is.
 
     Raises:
@@ -74,7 +76,10 @@ class SinusoidSource(BlockedSource):
     Options: ClassVar[type[SourceOptions]] = SinusoidOptions
     name = "sinusoid"
 
-    def __init__(self, options: SourceOptions, *, records: Iterable[Record] | None = None) -> None:
+    def __init__(
+        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
+    ) -> None:
+        del site  # generated
         chosen = SinusoidOptions.model_validate(options.model_dump())
         training = _names("client", chosen.clients)
         held_out = _names("held-out", chosen.held_out_clients)

@@ -1,4 +1,4 @@
-"""Tables: the rows of a CSV file, read by a data dictionary, become the records of clients.
+"""Tables: rows of text cells, read by a data dictionary, become the records of clients.
 
 Every row is checked against the dictionary, also one that is then left out. Rows that are left out
 are counted by reason; clipped and missing values are counted by column over the rows that stay.
@@ -13,8 +13,9 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.dictionary import DataDictionary, Tally, Value, Where
@@ -75,6 +76,24 @@ class Table:
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
+Row: TypeAlias = tuple[Where, Mapping[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A table as text, wherever it comes from.
+
+    Attributes:
+        file: its name, for messages.
+        columns: the names of its columns.
+        rows: the cells of each row by column, and where they stand; read once.
+    """
+
+    file: str
+    columns: tuple[str, ...]
+    rows: Iterable[Row]
+
+
 def gunzip(data: bytes, file: str) -> str:
     """The text inside gzip-compressed UTF-8.
 
@@ -91,46 +110,63 @@ def gunzip(data: bytes, file: str) -> str:
         raise DataError(f"{file}: not gzip-compressed UTF-8 text ({error})") from error
 
 
-def csv_rows(text: str, file: str) -> tuple[tuple[str, ...], list[tuple[Where, dict[str, str]]]]:
-    """The header and the rows of a CSV text, each with the line that it ends on.
+def csv_sheet(text: str, file: str) -> Sheet:
+    """A CSV text, its rows counted by the line that they end on.
 
     Raises:
-        DataError: the text is not CSV, or a row has more or fewer cells than the header.
+        DataError: the header names a column twice. While rows are read: the text is not CSV, or a
+            row has more or fewer cells than the header.
     """
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[Where, dict[str, str]]] = []
     try:
-        header = tuple(lines.fieldnames or ())
+        columns = tuple(lines.fieldnames or ())
+    except csv.Error as error:
+        raise DataError(f"{file}, line {lines.line_num}: not CSV ({error})") from error
+    check_columns(columns, file)
+    return Sheet(file, columns, _csv_rows(lines, file))
+
+
+def _csv_rows(lines: csv.DictReader[str], file: str) -> Iterator[Row]:
+    needed = len(lines.fieldnames or ())
+    try:
         for cells in lines:
             if None in cells or None in cells.values():
                 raise DataError(
-                    f"{file}, line {lines.line_num}: needs {len(header)} cells, like the header"
+                    f"{file}, line {lines.line_num}: needs {needed} cells, like the header"
                 )
-            rows.append((Where(file, lines.line_num), cells))
+            yield Where(file, lines.line_num), cells
     except csv.Error as error:
         raise DataError(f"{file}, line {lines.line_num}: not CSV ({error})") from error
-    return header, rows
 
 
-def read_table(text: str, file: str, layout: TableLayout) -> Table:
-    """Read a CSV table with the columns of the layout's data dictionary; others are ignored.
+def check_columns(columns: Sequence[str], file: str) -> None:
+    """Refuse a header that names a column twice.
+
+    Raises:
+        DataError: names the column.
+    """
+    for name, count in Counter(columns).items():
+        if count > 1:
+            raise DataError(f"{file}: column {name!r} comes {count} times; names must be unique")
+
+
+def read_table(sheet: Sheet, layout: TableLayout) -> Table:
+    """Read a table with the columns of the layout's data dictionary; others are ignored.
 
     Args:
-        text: CSV with a header line.
-        file: its name, for messages.
+        sheet: its cells.
         layout: how its rows become records.
 
     Raises:
-        DataError: the text is no such table, or a row breaks the data dictionary.
+        DataError: there is no such table, or a row breaks the data dictionary.
     """
-    header, rows = csv_rows(text, file)
-    layout.dictionary.check_header(header, file)
-    if layout.record not in header:
-        raise DataError(f"{file}: missing column {layout.record}, the record id")
+    layout.dictionary.check_header(sheet.columns, sheet.file)
+    if layout.record not in sheet.columns:
+        raise DataError(f"{sheet.file}: missing column {layout.record}, the record id")
     records: list[Record] = []
     excluded: Counter[str] = Counter()
     held = Tally()
-    for where, cells in rows:
+    for where, cells in sheet.rows:
         tally = Tally()
         row = layout.dictionary.read(cells, where, tally)
         record_id = cells[layout.record]

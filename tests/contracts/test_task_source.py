@@ -20,6 +20,7 @@ from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks import (
     SOURCES,
     Record,
+    Site,
     TaskBlock,
     TaskSource,
     build_source,
@@ -38,7 +39,8 @@ def source(request: pytest.FixtureRequest) -> TaskSource:
 
 def rebuilt(source: TaskSource, records: list[Record]) -> TaskSource:
     """The same source over other records."""
-    return SOURCES.get(source.name)(check_options(source.name, {}), records=records)
+    options = check_options(source.name, {})
+    return SOURCES.get(source.name)(options, site=Site(), records=records)
 
 
 def marked(source: TaskSource) -> list[Record]:

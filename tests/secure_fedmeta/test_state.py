@@ -11,6 +11,7 @@ import pytest
 
 from secure_fedmeta import state
 from secure_fedmeta.errors import StateError
+from secure_fedmeta.tasks import Site
 
 
 def mode(path: Path) -> int:
@@ -55,6 +56,15 @@ def test_the_signing_seed_is_made_once_and_private(state_dir: Path) -> None:
     path = state_dir / "log-signing.key"
     assert mode(path) == 0o600
     assert [file.name for file in state_dir.iterdir()] == [path.name]
+
+
+def test_the_block_secret_is_another_and_stays(state_dir: Path) -> None:
+    first = state.block_secret(os.urandom)
+    assert state.block_secret(os.urandom) == first != state.signing_seed(os.urandom)
+    assert len(first) == 32
+    assert mode(state_dir / "blocks.key") == 0o600
+    assert repr(Site()) == "Site(folder=PosixPath('.'))"
+    assert Site().block_secret() == first
 
 
 def test_the_umask_does_not_open_the_key(state_dir: Path) -> None:

@@ -16,7 +16,7 @@ from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks import SourceInfo, build_source, shipped
 from secure_fedmeta.tasks.credit import SMALL_SEGMENT, TABLE, UNKNOWN_SEGMENT
 from secure_fedmeta.tasks.credit_dictionary import CLIENT_RECORDS, CREDIT
-from secure_fedmeta.tasks.table import Table, gunzip, read_table
+from secure_fedmeta.tasks.table import Table, csv_sheet, gunzip, read_table
 
 ROW = {
     "Record": "1",
@@ -44,7 +44,11 @@ def table(*changes: dict[str, str], drop: str | None = None) -> Table:
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**ROW, **change} for change in changes)
-    return read_table(text.getvalue(), "loans.csv.gz", TABLE.layout)
+    return parsed(text.getvalue(), "loans.csv.gz")
+
+
+def parsed(text: str, file: str) -> Table:
+    return read_table(csv_sheet(text, file), TABLE.layout)
 
 
 def encoded(**change: str) -> dict[str, float]:
@@ -187,6 +191,11 @@ def test_a_missing_column_is_refused_by_name(column: str) -> None:
             lambda text: gzip.compress(text.rstrip() + b",9\n"), "line 2: needs 15", id="long"
         ),
         pytest.param(lambda text: gzip.compress(text + b'"open'), "not CSV", id="quote"),
+        pytest.param(
+            lambda text: gzip.compress(text.replace(b"Home", b"Job", 1)),
+            "column 'Job' comes 2 times",
+            id="column twice",
+        ),
         pytest.param(lambda text: gzip.compress(b""), "missing column Status", id="empty"),
         pytest.param(lambda text: gzip.compress(b"\xff" + text), "not gzip-compressed", id="utf8"),
         pytest.param(lambda text: gzip.compress(text)[:-9], "not gzip-compressed", id="cut"),
@@ -199,9 +208,9 @@ def test_a_missing_column_is_refused_by_name(column: str) -> None:
 def test_damaged_tables_are_refused(damage: Callable[[bytes], bytes], expected: str) -> None:
     text = ",".join(ROW).encode() + b"\n" + ",".join(ROW.values()).encode() + b"\n"
     file = "loans.csv.gz"
-    assert len(read_table(gunzip(gzip.compress(text), file), file, TABLE.layout).records) == 1
+    assert len(parsed(gunzip(gzip.compress(text), file), file).records) == 1
     with pytest.raises(DataError, match=expected) as caught:
-        read_table(gunzip(damage(text), file), file, TABLE.layout)
+        parsed(gunzip(damage(text), file), file)
     assert "loans.csv.gz" in str(caught.value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from secure_fedmeta.errors import ConfigError, DataError
-from secure_fedmeta.tasks import SOURCES, TaskBlock, build_source, check_options
+from secure_fedmeta.tasks import SOURCES, Site, TaskBlock, build_source, check_options
 
 SMALL = {"clients": 3, "persons": 4, "held_out_clients": 2, "points": 25}
 
@@ -92,7 +92,9 @@ def test_a_point_without_a_person_is_refused() -> None:
     first, *rest = build_source("sinusoid", SMALL).records()
     with pytest.raises(DataError, match="names no user"):
         SOURCES.get("sinusoid")(
-            check_options("sinusoid", SMALL), records=[replace(first, user=None), *rest]
+            check_options("sinusoid", SMALL),
+            site=Site(),
+            records=[replace(first, user=None), *rest],
         )
 
 
