@@ -6,6 +6,7 @@ they are given, stacks of linear layers get their meta-gradients in closed form 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,21 +56,27 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of labels under logits.
 
     One output per row is the logit of label 1 (targets 0 or 1, any dtype); o >= 2 outputs are the
-    logits of classes 0 to o-1 (targets `[n]`, integers).
+    logits of classes 0 to o-1 (targets `[n]`, integers). A label that names no class makes this
+    task's loss NaN, and ends nobody else's pass.
     """
     if outputs.shape[-1] == 1:
         return functional.binary_cross_entropy_with_logits(outputs, _like(outputs, targets))
-    return functional.cross_entropy(outputs, targets.to(torch.int64))
+    labels, known = _labels(outputs, targets)
+    return functional.cross_entropy(outputs, labels) * torch.where(known.all(), 1.0, math.nan)
 
 
 def cross_entropy_slope(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return (p - y) / n, with p the probabilities and y the labels, one-hot for o >= 2."""
+    """Return (p - y) / n, with p the probabilities and y the labels, one-hot for o >= 2.
+
+    As for the value, a label that names no class makes all of its task NaN.
+    """
     rows = outputs.shape[-2]
     if outputs.shape[-1] == 1:
         return (outputs.sigmoid() - _like(outputs, targets)) / rows
-    labels = targets.to(torch.int64).unsqueeze(-1)
-    ones = torch.full_like(labels, -1, dtype=outputs.dtype)
-    return outputs.softmax(-1).scatter_add_(-1, labels, ones).div_(rows)
+    labels, known = _labels(outputs, targets)
+    ones = torch.full_like(labels, -1, dtype=outputs.dtype).unsqueeze(-1)
+    slope = outputs.softmax(-1).scatter_add_(-1, labels.unsqueeze(-1), ones).div_(rows)
+    return slope.masked_fill_(~known.all(-1)[..., None, None], math.nan)
 
 
 def cross_entropy_curvature(outputs: Tensor, targets: Tensor, v: Tensor) -> Tensor:
@@ -97,6 +104,12 @@ LOSSES: Registry[Loss] = Registry(
 
 def _mse_scale(outputs: Tensor) -> float:
     return 2.0 / (outputs.shape[-2] * outputs.shape[-1])
+
+
+def _labels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return class numbers, 0 where a target names no class, and which targets name one."""
+    known = (targets >= 0) & (targets < outputs.shape[-1])
+    return torch.where(known, targets, 0).to(torch.int64), known
 
 
 def _like(outputs: Tensor, targets: Tensor) -> Tensor:

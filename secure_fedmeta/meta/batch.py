@@ -57,13 +57,16 @@ class TaskBatch:
         """Stack `(support_x, support_y, query_x, query_y)` arrays of equal shapes, one per task.
 
         Raises:
-            ConfigError: no task, or tasks of different shapes.
+            ConfigError: no task, or tasks of different shapes or dtypes.
         """
         if not draws:
             raise ConfigError("a batch needs at least one task")
         columns = list(zip(*draws, strict=True))
         if any(part.shape != column[0].shape for column in columns for part in column):
             raise ConfigError("the tasks of one batch must have equal shapes")
+        # Else the widest type of any one task would be that of all.
+        if any(part.dtype != column[0].dtype for column in columns for part in column):
+            raise ConfigError("the tasks of one batch must have equal dtypes")
         parts = [torch.stack([torch.as_tensor(part) for part in column]) for column in columns]
         return cls(*parts)
 

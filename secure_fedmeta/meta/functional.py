@@ -21,6 +21,7 @@ from torch.func import functional_call, vmap
 
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import Loss
+from secure_fedmeta.meta.apart import Attributes, LookUpsApart
 from secure_fedmeta.models import check_module, is_recurrent
 from secure_fedmeta.vector import ParameterVector, constants_of
 
@@ -84,7 +85,7 @@ class FunctionalEngine:
 
     Raises:
         ConfigError: `check_module` refuses the module; or, at the first call, the module changes
-            one of its buffers, draws random numbers or cannot run under `vmap`.
+            one of its buffers or attributes, draws random numbers or cannot run under `vmap`.
     """
 
     def __init__(self, module: nn.Module, loss: Loss, *, each: Each | None = None) -> None:
@@ -94,6 +95,7 @@ class FunctionalEngine:
         self.pass_bytes: int | None = PASS_BYTES
         self._loss = loss
         self._module = copy.deepcopy(module)
+        self._attributes = Attributes(self._module)
         self._constants: dict[torch.device, dict[str, Tensor]] = {}
         self._task_bytes: dict[tuple[torch.Size, torch.Size], int] = {}
 
@@ -133,10 +135,14 @@ class FunctionalEngine:
         return gradient.detach().clone(), pull_back
 
     def task_bytes(self, x: Tensor, y: Tensor) -> int:
-        """Count what autograd keeps for one task, times 4 for the second backward pass."""
+        """Count what autograd keeps for one task, times 4 for the second backward pass.
+
+        The task is one of zeros: how a cohort is split never depends on what a task holds.
+        """
         shapes = (x.shape[1:], y.shape[1:])
         if shapes not in self._task_bytes:
-            self._task_bytes[shapes] = 4 * self._kept_by_autograd(x[0], y[0])
+            nothing = torch.zeros_like(x[0]), torch.zeros_like(y[0])
+            self._task_bytes[shapes] = 4 * self._kept_by_autograd(*nothing)
         return self._task_bytes[shapes]
 
     def _kept_by_autograd(self, x: Tensor, y: Tensor) -> int:
@@ -162,7 +168,10 @@ class FunctionalEngine:
 
     def _forward(self, params: Tensor, x: Tensor) -> Tensor:
         held = self._constants_on(params.device)
-        outputs: Tensor = functional_call(self._module, (self.spec.unflatten(params), held), (x,))
+        with LookUpsApart():
+            outputs: Tensor = functional_call(
+                self._module, (self.spec.unflatten(params), held), (x,)
+            )
         return outputs
 
     def _batched(self, function: Forward, in_dims: Dims, *args: Tensor) -> Tensor:
@@ -171,6 +180,7 @@ class FunctionalEngine:
         with _refusals():
             result = self._each(function, in_dims)(*args)
         changed = [name for name, tensor in held.items() if tensor._version != before[name]]
+        changed += self._attributes.changed()
         if changed:
             raise ConfigError(
                 f"the model changes {', '.join(sorted(changed))} in its forward pass: state that "
@@ -194,5 +204,5 @@ def _refusals() -> Iterator[None]:
     """Turn torch's complaints about the model or the shapes into this package's error."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ConfigError(f"the model cannot run over a cohort: {error}") from error
