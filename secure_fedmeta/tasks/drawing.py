@@ -35,7 +35,7 @@ def keyed(key: bytes, *parts: str) -> bytes:
     """
     encoded = [part.encode() for part in parts]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
-    return hmac.new(key, message, hashlib.sha256).digest()
+    return hmac.digest(key, message, "sha256")
 
 
 def words(key: bytes, count: int) -> NDArray[np.uint64]:
