@@ -75,11 +75,31 @@ def auc(logits: NDArray[np.floating], targets: NDArray[np.generic]) -> float:
     return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
+def average_precision(logits: NDArray[np.floating], targets: NDArray[np.generic]) -> float:
+    """Mean over the positives of the precision at the place where each is found, from the top.
+
+    Equal logits are one place, so that the order of the rows does not matter. NaN where there is no
+    positive; with no skill it is the share of positives, about.
+    """
+    positive = targets.astype(bool)
+    if not positive.any():
+        return math.nan
+    order = np.argsort(-logits, kind="stable")
+    hits = np.cumsum(positive[order])
+    last = np.append(np.flatnonzero(np.diff(logits[order])), len(logits) - 1)
+    found = np.diff(hits[last], prepend=0)
+    return float(np.sum(found * hits[last] / (last + 1)) / hits[-1])
+
+
+_RANKED = {"auc": auc, "average_precision": average_precision}
+
+
 def score(metric: str, outputs: torch.Tensor, targets: NDArray[np.generic]) -> float:
     """The value of a metric for model outputs `[n, outputs]` against targets `[n, ...]`.
 
     Outputs that are not finite, of a model that diverged, score as badly as can be: infinity by
-    mse, else 0. NaN means that the targets allow no score (auc of one class).
+    mse, else 0. NaN means that the targets allow no score (auc of one class, average
+    precision without a positive).
 
     Raises:
         ConfigError: unknown metric.
@@ -90,12 +110,16 @@ def score(metric: str, outputs: torch.Tensor, targets: NDArray[np.generic]) -> f
     if metric == "mse":
         wanted = targets.astype(np.float64).reshape(out.shape)
         return float(np.mean((out - wanted) ** 2))
-    if metric == "auc":
+    if metric in _RANKED:
         logits = out[:, 0] if out.shape[1] == 1 else out[:, 1] - out[:, 0]
-        return auc(logits, targets.reshape(-1))
+        return _RANKED[metric](logits, targets.reshape(-1))
     if metric == "accuracy":
         return float(np.mean(out.argmax(axis=1) == targets.reshape(-1)))
-    raise ConfigError("a task source may report auc, mse or accuracy", key="metric", value=metric)
+    raise ConfigError(
+        "a task source may report auc, average_precision, mse or accuracy",
+        key="metric",
+        value=metric,
+    )
 
 
 class Evaluation:

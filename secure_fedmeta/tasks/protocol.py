@@ -127,7 +127,7 @@ class SourceInfo:
     input_bounds: tuple[float, float]
     output_dim: int
     loss: Literal["mse", "cross_entropy"]
-    metric: Literal["auc", "mse", "accuracy"]
+    metric: Literal["auc", "average_precision", "mse", "accuracy"]
     k_support: int
     k_query: int
     files: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from scipy import stats
 import secure_fedmeta.scoring
 from secure_fedmeta.baseline import train_in_clear
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.evaluation import Evaluation, Interval, auc, score
+from secure_fedmeta.evaluation import Evaluation, Interval, auc, average_precision, score
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.scoring import (
@@ -25,7 +25,7 @@ from secure_fedmeta.scoring import (
     train_in_clear_as_planned,
 )
 from secure_fedmeta.simulation import CohortWork
-from secure_fedmeta.tasks import build_source
+from secure_fedmeta.tasks import Site, build_source
 from tests.secure_fedmeta.federation import PrivateSource, tiny
 
 HELD_OUT = ("held-out-000", "held-out-001")
@@ -52,14 +52,28 @@ def test_auc_is_the_chance_that_a_positive_ranks_higher(rows: list[tuple[int, bo
     assert found == pytest.approx(float((higher + 1).mean() / 2))
 
 
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=30))
+def test_average_precision_is_the_mean_precision_where_a_positive_is_found(
+    rows: list[tuple[int, bool]],
+) -> None:
+    logits, targets = np.array([row[0] for row in rows], float), np.array([r[1] for r in rows])
+    found = average_precision(logits, targets)
+    if not targets.any():
+        assert math.isnan(found)
+        return
+    precisions = [targets[logits >= threshold].mean() for threshold in logits[targets]]
+    assert found == pytest.approx(np.mean(precisions))
+
+
 def test_metrics() -> None:
     out = torch.tensor([[0.0], [2.0]])
     assert score("mse", out, np.array([1.0, 4.0])) == pytest.approx(2.5)
     assert score("auc", out, np.array([0, 1])) == 1.0
+    assert score("average_precision", out, np.array([1, 0])) == 0.5
     two = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert score("auc", two, np.array([0, 1, 0])) == 1.0
     assert score("accuracy", two, np.array([0, 1, 1])) == pytest.approx(2 / 3)
-    with pytest.raises(ConfigError, match="auc, mse or accuracy"):
+    with pytest.raises(ConfigError, match="auc, average_precision, mse or accuracy"):
         score("f1", out, np.array([0, 1]))
 
 
@@ -204,7 +218,7 @@ def test_private_data_are_not_trained_on_a_second_time(
 ) -> None:
     """FedAvg would be a second, uncharged use: it is neither run nor scored."""
     options = PrivateSource.Options.model_validate(tiny().data.options)
-    private = parts.__class__(**{**parts.__dict__, "source": PrivateSource(options)})
+    private = parts.__class__(**{**parts.__dict__, "source": PrivateSource(options, site=Site())})
     monkeypatch.setattr(secure_fedmeta.scoring, "train_in_clear", _never)
     arms, not_run = closing_arms(private, evaluation(private), parts.initial(), Randomness(1))
     assert arms["fedavg_ft"] is None
