@@ -16,9 +16,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"secure_fedmeta", "privacy", "crypto", "audit"}
+DATA = ROOT / "secure_fedmeta" / "data"
 NEEDED = {
+    *(f"secure_fedmeta/data/{path.name}" for path in DATA.glob("*.gz")),
     *(f"{package}/py.typed" for package in PACKAGES),
-    "secure_fedmeta/data/credit.csv.gz",
     "secure_fedmeta/data/PROVENANCE.md",
     "privacy/ledger_migrations/versions/0002_limits.py",
     "secure_fedmeta/templates/credit.toml",

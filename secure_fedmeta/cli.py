@@ -266,32 +266,18 @@ def assess(
 @app.command()
 def datasets(as_json: Json = False) -> None:
     """List the data sets that ship, their sizes, licences and units of privacy."""
-    from secure_fedmeta.tasks import SOURCES, build_source
-
-    rows: list[dict[str, Any]] = []
-    for name in SOURCES.names():
-        info = build_source(name, {}).info
-        rows.append(
-            {
-                "name": name,
-                "rows": info.rows,
-                "clients": info.clients,
-                "tasks": info.tasks,
-                "units": sorted(info.units),
-                "licence": info.licence,
-                "provenance": info.provenance,
-            }
-        )
-    if as_json:
-        print(json.dumps({"datasets": rows}))
-        return
     from rich.console import Console
-    from rich.table import Table
+    from rich.progress import track
 
-    table = Table("name", "rows", "clients", "tasks", "units", "licence", "where from")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    from secure_fedmeta.console import render_datasets
+    from secure_fedmeta.tasks.catalogue import NOTE, catalogue
+
+    notes = Console(stderr=True, quiet=as_json)
+    rows = list(track(catalogue(), "reading data", console=notes, transient=True))
+    if as_json:
+        print(json.dumps({"datasets": rows, "note": NOTE}))
+    else:
+        Console(highlight=False).print(render_datasets(rows, NOTE))
 
 
 def main() -> None:
@@ -365,10 +351,6 @@ def _show_report(directory: Path, found: dict[str, Any]) -> None:
     from secure_fedmeta.console import render_report
 
     Console(highlight=False).print(render_report(directory, found))
-
-
-def _cell(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _ARMS = {
 }
 
 
+_COUNTS = ("rows", "clients", "tasks")
 LABELS = {
     "query_loss": "protected training loss",
     "query_loss_unadapted": "protected training loss before adaptation",
@@ -305,6 +306,20 @@ def _room(row: dict[str, Any]) -> str:
         "turns": f"clients have turns for at most {more} more like the last one",
         "grants": f"{more} more like the last one fit",
     }[row["limited_by"]]
+
+
+def render_datasets(rows: list[dict[str, Any]], note: str) -> RenderableType:
+    """The list of data sets, and what its counts are."""
+    table = Table("name")
+    for heading in _COUNTS:
+        table.add_column(heading, justify="right")
+    table.add_column("units", min_width=26)
+    table.add_column("licence")
+    for row in rows:
+        counts = ("-" if row[name] is None else f"{row[name]:,}" for name in _COUNTS)
+        table.add_row(row["name"], *counts, ", ".join(row["units"] or ()), row["licence"])
+    told = [Text(f"{row['name']}: {row['provenance'] or 'as its options say'}") for row in rows]
+    return Group(table, *told, Text(note))
 
 
 def render_accounts(rows: list[dict[str, Any]]) -> RenderableType:

@@ -248,7 +248,7 @@ def rows(page: Path) -> dict[str, tuple[str, str]]:
 
 def test_every_setting_is_on_the_page_with_its_range_and_default() -> None:
     expected = {key: (values, least) for key, values, least in settings(Config)}
-    for source in ("credit", "sinusoid"):
+    for source in SOURCES.names():
         options = settings(SOURCES.get(source).Options, f"{source}: data.options.")
         expected |= {key: (values, least) for key, values, least in options}
     assert rows(ROOT / "docs" / "configuration.md") == expected

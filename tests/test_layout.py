@@ -44,7 +44,9 @@ def test_an_example_loads_and_assembles(path: Path) -> None:
     parts = assemble(load_config(path))
     found_parties(parts, bytes(32), Randomness(), log_key=LOG_KEY)
     assert parts.config.name == path.stem
-    assert parts.plan.worst_epsilon() <= 3.0
+    declared = parts.config.privacy.epsilon
+    assert declared is not None
+    assert parts.plan.worst_epsilon() <= declared
     assert parts.protocol.capabilities().hides_updates
 
 

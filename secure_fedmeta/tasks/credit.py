@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from pydantic import Field
-
 from secure_fedmeta.tasks.blocks import by_hash
 from secure_fedmeta.tasks.credit_dictionary import (
     BAD,
@@ -29,7 +27,12 @@ from secure_fedmeta.tasks.credit_dictionary import (
 )
 from secure_fedmeta.tasks.dictionary import Value
 from secure_fedmeta.tasks.protocol import Record, SourceOptions
-from secure_fedmeta.tasks.shipped import ShippedFile, ShippedTable, ShippedTableSource
+from secure_fedmeta.tasks.shipped import (
+    BlockOptions,
+    ShippedFile,
+    ShippedTable,
+    ShippedTableSource,
+)
 from secure_fedmeta.tasks.site import Site
 from secure_fedmeta.tasks.table import Excluded, Place, TableLayout
 
@@ -37,21 +40,6 @@ UNKNOWN_SEGMENT = "records without job or housing"
 SMALL_SEGMENT = "records of segments that are no client (fewer than 50 records)"
 # Public: the table is. A source of confidential records takes its key from the client's secrets.
 _BLOCK_KEY = b"secure-fedmeta/credit/1"
-
-
-class CreditOptions(SourceOptions):
-    """Options of the credit source.
-
-    Attributes:
-        records_per_block: mean records of a block. 14 makes nearly the most tasks of 10 records
-            (about 6.4 for 100 applicants) and leaves 6 % of the applicants in blocks too small.
-        k_support: support records for one draw.
-        k_query: query records for one draw; a block needs k_support + k_query records.
-    """
-
-    records_per_block: int = Field(default=14, ge=2, le=1000)
-    k_support: int = Field(default=5, ge=1)
-    k_query: int = Field(default=5, ge=1)
 
 
 def _place(row: Mapping[str, Value]) -> Place | Excluded:
@@ -92,14 +80,14 @@ class CreditSource(ShippedTableSource):
             without a task.
     """
 
-    Options: ClassVar[type[SourceOptions]] = CreditOptions
+    Options: ClassVar[type[SourceOptions]] = BlockOptions
     name = "credit"
 
     def __init__(
         self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
     ) -> None:
         del site  # shipped
-        chosen = CreditOptions.model_validate(options.model_dump())
+        chosen = BlockOptions.model_validate(options.model_dump())
         super().__init__(
             TABLE,
             by_hash(_BLOCK_KEY, CLIENT_RECORDS, chosen.records_per_block),

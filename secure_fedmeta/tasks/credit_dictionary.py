@@ -20,8 +20,9 @@ from secure_fedmeta.tasks.dictionary import (
     DataDictionary,
     Feature,
     Number,
-    is_value,
-    log_of,
+    indicator,
+    linear,
+    logarithm,
     on,
 )
 
@@ -74,16 +75,16 @@ CREDIT = DataDictionary(
         Number("Price", "currency, of what is bought", 1, 10_000, above="clip"),
     ),
     features=(
-        Feature("seniority", "log(1 + Seniority)", log_of("Seniority"), 0, math.log(51)),
-        Feature("time", "Time", on(float, "Time"), 6, 72),
-        Feature("age", "Age", on(float, "Age"), 18, 65),
-        Feature("expenses", "Expenses", on(float, "Expenses"), 20, 120),
-        Feature("income", "log(1 + Income)", log_of("Income"), math.log(21), math.log(801)),
-        Feature("income missing", "1 if Income is missing", is_value("Income", None), -1, 1),
-        Feature("assets", "log(1 + Assets)", log_of("Assets"), 0, math.log(100_001)),
-        Feature("assets missing", "1 if Assets is missing", is_value("Assets", None), -1, 1),
-        Feature("debt", "log(1 + Debt)", log_of("Debt"), 0, math.log(20_001)),
-        Feature("price", "log(1 + Price)", log_of("Price"), math.log(301), math.log(5001)),
+        logarithm("seniority", "Seniority", 0, 50),
+        linear("time", "Time", 6, 72),
+        linear("age", "Age", 18, 65),
+        linear("expenses", "Expenses", 20, 120),
+        logarithm("income", "Income", 20, 800),
+        indicator("income missing", "Income", None),
+        logarithm("assets", "Assets", 0, 100_000),
+        indicator("assets missing", "Assets", None),
+        logarithm("debt", "Debt", 0, 20_000),
+        logarithm("price", "Price", 300, 5000),
         Feature("financed", "Amount / Price", on(lambda a, p: a / p, "Amount", "Price"), 0.2, 1.0),
         Feature(
             "burden",
@@ -92,12 +93,7 @@ CREDIT = DataDictionary(
             math.log(0.05),
             math.log(2.0),
         ),
-        Feature("records", "1 if Records is yes", is_value("Records", "yes"), -1, 1),
-        *(
-            Feature(
-                f"marital {value}", f"1 if Marital is {value}", is_value("Marital", value), -1, 1
-            )
-            for value in _MARITAL
-        ),
+        indicator("records", "Records", "yes"),
+        *(indicator(f"marital {value}", "Marital", value) for value in _MARITAL),
     ),
 )

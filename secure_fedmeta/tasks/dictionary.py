@@ -149,6 +149,31 @@ class Category:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A column of codes of a declared form, too many to list.
+
+    Attributes:
+        name: the column.
+        pattern: a regular expression that a whole cell must match.
+        allowed: the form in words.
+    """
+
+    name: str
+    pattern: str
+    allowed: str
+
+    def read(self, cell: str, where: Where, tally: Tally) -> str:
+        """The cell.
+
+        Raises:
+            DataError: it has another form.
+        """
+        if not re.fullmatch(self.pattern, cell):
+            raise where.refuse(self.name, cell, self.allowed)
+        return cell
+
+
+@dataclass(frozen=True)
 class Feature:
     """One input of the model.
 
@@ -175,11 +200,6 @@ class Feature:
         return min(1.0, max(-1.0, scaled))
 
 
-def log_of(column: str) -> Callable[[Mapping[str, Value]], float | None]:
-    """log(1 + column); None where it is missing."""
-    return on(math.log1p, column)
-
-
 def on(
     function: Callable[..., float], *columns: str
 ) -> Callable[[Mapping[str, Value]], float | None]:
@@ -198,11 +218,33 @@ def is_value(column: str, value: Value) -> Callable[[Mapping[str, Value]], float
     return lambda row: 1.0 if row[column] == value else 0.0
 
 
+def linear(name: str, column: str, low: float, high: float) -> Feature:
+    """The column itself, `low` to `high`."""
+    return Feature(name, column, on(float, column), low, high)
+
+
+def logarithm(name: str, column: str, low: float, high: float, *, plus: float = 1.0) -> Feature:
+    """log(plus + column) for a column from `low` to `high`."""
+    return Feature(
+        name,
+        f"log({plus:g} + {column})",
+        on(lambda value: math.log(plus + value), column),
+        math.log(plus + low),
+        math.log(plus + high),
+    )
+
+
+def indicator(name: str, column: str, value: Value) -> Feature:
+    """1 where the column holds `value` (None: is missing), else 0."""
+    held = "missing" if value is None else value
+    return Feature(name, f"1 if {column} is {held}", is_value(column, value), -1, 1)
+
+
 @dataclass(frozen=True)
 class DataDictionary:
     """Columns and features of one table."""
 
-    columns: tuple[Number | Category, ...]
+    columns: tuple[Number | Category | Code, ...]
     features: tuple[Feature, ...]
 
     def read(self, cells: Mapping[str, str], where: Where, tally: Tally) -> dict[str, Value]:

@@ -9,9 +9,13 @@ from pydantic import ValidationError
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.registry import Registry
 from secure_fedmeta.tasks.credit import CreditSource
+from secure_fedmeta.tasks.heart import HeartSource
+from secure_fedmeta.tasks.lending import LendingSource
+from secure_fedmeta.tasks.migraine import MigraineSource
 from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tasks.site import Site
+from secure_fedmeta.tasks.thyroid import ThyroidSource
 
 ENTRY_POINT_GROUP = "secure_fedmeta.task_sources"
 
@@ -19,7 +23,14 @@ SOURCES: Registry[SourceClass] = Registry(
     "task source",
     "data.source",
     ENTRY_POINT_GROUP,
-    {"credit": CreditSource, "sinusoid": SinusoidSource},
+    {
+        "credit": CreditSource,
+        "heart": HeartSource,
+        "lending": LendingSource,
+        "migraine": MigraineSource,
+        "sinusoid": SinusoidSource,
+        "thyroid": ThyroidSource,
+    },
 )
 
 

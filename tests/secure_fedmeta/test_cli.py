@@ -20,6 +20,7 @@ import tomli_w
 from privacy.errors import BudgetExceeded
 from secure_fedmeta import cli
 from secure_fedmeta.aggregator import Aggregator
+from secure_fedmeta.tasks import SOURCES
 from secure_fedmeta.tasks.shipped import ShippedFile
 from tests.secure_fedmeta.federation import default_ledger, settings
 
@@ -107,10 +108,13 @@ def test_every_read_command_speaks_json(folder: Path, call: Call) -> None:
     verified = call("verify", str(directory), "--json")
     assert verified.json["accepted"] is True
     assert call("init", "credit", "--json").json == {"file": str(folder / "credit.toml")}
-    datasets = call("datasets", "--json").json["datasets"]
-    assert isinstance(datasets, list)
-    assert [row["name"] for row in datasets] == ["credit", "sinusoid"]
-    assert all(row["licence"] and row["provenance"] and row["units"] for row in datasets)
+    found = call("datasets", "--json").json
+    datasets = {row["name"]: row for row in found["datasets"]}
+    assert tuple(datasets) == SOURCES.names()
+    assert datasets["heart"]["rows"] == 917
+    assert datasets["migraine"]["units"] == ["client", "record", "task", "user"]
+    assert all(datasets["credit"].values())
+    assert "public data only" in found["note"]
 
 
 def test_datasets_as_a_table(call: Call) -> None:
@@ -118,6 +122,7 @@ def test_datasets_as_a_table(call: Call) -> None:
     assert ended.code == 0
     assert "credit" in ended.out
     assert "sinusoid" in ended.out
+    assert "Counts are shown of public data only" in " ".join(ended.out.split())
 
 
 def test_init_then_run_needs_no_name(folder: Path, call: Call) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,14 +10,16 @@ from hypothesis import strategies as st
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.dictionary import (
     Category,
+    Code,
     DataDictionary,
     Feature,
     Number,
     Tally,
     Value,
     Where,
-    is_value,
-    log_of,
+    indicator,
+    linear,
+    logarithm,
     on,
 )
 
@@ -60,7 +60,7 @@ def test_a_clipped_value_is_at_its_bound_and_no_missing_one() -> None:
     whole = Number("Income", "", 0, 1000, above="clip", missing="code")
     row: dict[str, Value] = {"Income": whole.read("2000", HERE, Tally())}
     assert Feature("income", "", on(float, "Income"), 0, 1000).scaled(row) == 1.0
-    assert log_of("Income")(row) == math.log(1001)
+    assert logarithm("income", "Income", 0, 1000).scaled(row) == 1.0
 
 
 @pytest.mark.parametrize("cell", ["-1", "nan", "inf", "1e999"])
@@ -114,10 +114,27 @@ def test_a_missing_column_gives_the_middle_of_a_feature_and_its_indicator() -> N
     row: dict[str, Value] = {"Income": None, "Expenses": 40.0}
     ratio = Feature("ratio", "", on(lambda a, b: a / b, "Income", "Expenses"), 0, 4)
     assert ratio.scaled(row) == 0.0
-    assert Feature("income", "", log_of("Income"), 1, 7).scaled(row) == 0.0
-    assert Feature("missing", "", is_value("Income", None), -1, 1).scaled(row) == 1.0
-    assert Feature("missing", "", is_value("Income", None), -1, 1).scaled({"Income": 0.0}) == 0.0
-    assert log_of("Expenses")(row) == math.log(41)
+    assert logarithm("income", "Income", 1, 7).scaled(row) == 0.0
+    assert linear("income", "Income", 1, 7).scaled(row) == 0.0
+    assert indicator("missing", "Income", None).scaled(row) == 1.0
+    assert indicator("missing", "Income", None).scaled({"Income": 0.0}) == 0.0
+
+
+def test_logarithms_are_of_the_shifted_column_between_its_shifted_bounds() -> None:
+    low, high = 0.0, 99.0
+    assert logarithm("a", "A", low, high).scaled({"A": 9.0}) == pytest.approx(0.0)
+    shifted = logarithm("a", "A", 0.0, 0.99, plus=0.01)
+    assert shifted.formula == "log(0.01 + A)"
+    assert shifted.scaled({"A": 0.0}) == -1.0
+    assert shifted.scaled({"A": 0.09}) == pytest.approx(0.0)
+
+
+def test_codes_have_the_declared_form_from_end_to_end() -> None:
+    code = Code("Grade", r"[A-G][1-5]", "a letter A to G and a digit 1 to 5")
+    assert code.read("C4", HERE, Tally()) == "C4"
+    for cell in ("", "C6", "C44", "C4\n"):
+        with pytest.raises(DataError, match=r"line 17, Grade = .*: allowed is a letter A to G"):
+            code.read(cell, HERE, Tally())
 
 
 def test_a_dictionary_reads_and_encodes_a_row() -> None:
@@ -125,7 +142,7 @@ def test_a_dictionary_reads_and_encodes_a_row() -> None:
         (AGE, RECORDS),
         (
             Feature("age", "Age", on(float, "Age"), 20, 60),
-            Feature("records", "", is_value("Records", "yes"), -1, 1),
+            indicator("records", "Records", "yes"),
         ),
     )
     row = dictionary.read({"Age": "50", "Records": "yes", "Other": "?"}, HERE, Tally())

@@ -7,14 +7,19 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 import secure_fedmeta.registry
+import secure_fedmeta.tasks.catalogue
+import secure_fedmeta.tasks.registry
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.tasks import SOURCES, build_source, check_options
+from secure_fedmeta.registry import Registry
+from secure_fedmeta.tasks import SOURCES, SourceClass, SourceOptions, build_source, check_options
+from secure_fedmeta.tasks.catalogue import catalogue
 from secure_fedmeta.tasks.registry import ENTRY_POINT_GROUP
 from secure_fedmeta.tasks.sinusoid import SinusoidOptions
+from tests.secure_fedmeta.federation import PrivateSource
 
 
 def test_built_in_sources() -> None:
-    assert {"credit", "sinusoid"} <= set(SOURCES.names())
+    assert {"credit", "heart", "lending", "migraine", "sinusoid", "thyroid"} <= set(SOURCES.names())
     assert build_source("credit", {}).name == "credit"
     assert build_source("sinusoid", {"clients": 1, "persons": 1}).name == "sinusoid"
 
@@ -87,3 +92,24 @@ def test_an_entry_point_adds_a_source(
     else:
         with pytest.raises(ConfigError, match="names no task source class"):
             check_options("waves", {})
+
+
+def test_the_catalogue_tells_no_counts_of_confidential_data_and_asks_for_no_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Needs(SourceOptions):
+        path: str
+
+    class Files(PrivateSource):
+        Options = Needs
+
+    shown: Registry[SourceClass] = Registry(
+        "task source", "data.source", "none", {"own": PrivateSource, "files": Files}
+    )
+    monkeypatch.setattr(secure_fedmeta.tasks.catalogue, "SOURCES", shown)
+    monkeypatch.setattr(secure_fedmeta.tasks.registry, "SOURCES", shown)
+    own, files = catalogue()
+    assert files == dict.fromkeys(files) | {"name": "files"}
+    assert own["name"] == "own"
+    assert own["units"]
+    assert own["rows"] is own["clients"] is own["tasks"] is None
