@@ -9,6 +9,7 @@ more after each loss. With t members left there is one set and nothing to compar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 
@@ -50,18 +51,18 @@ def comparing(
         limit: in how many each may be.
         complete: the sets that have answered, one at least.
     """
-    counts = dict(asked)
+    counts = Counter(asked)
     common = in_all(complete)
     found: list[Set] = []
     while common:
-        usable = [k for k in members if counts.get(k, 0) < limit]
-        usable.sort(key=lambda k: (k in common, counts.get(k, 0), k))
+        usable = [k for k in members if counts[k] < limit]
+        usable.sort(key=lambda k: (k in common, counts[k], k))
         chosen = tuple(sorted(usable[:threshold]))
-        if len(chosen) < threshold or common <= set(chosen):
+        if len(usable) < threshold or common <= set(chosen):
             break
         found.append(chosen)
         common &= set(chosen)
-        counts.update({k: counts.get(k, 0) + 1 for k in chosen})
+        counts.update(chosen)
     return tuple(found)
 
 
