@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from crypto.codec import Reader as StateReader
 from crypto.codec import Writer
 from crypto.envelope import AGGREGATOR, Heading, Step, refusing, seal, unseal
-from crypto.errors import KeyRefused, OutOfOrder, SumAborted
+from crypto.errors import KeyRefused, MessageRefused, OutOfOrder, SumAborted
 from crypto.inbox import Inbox
 from crypto.keys import KEY_BYTES, Identity
 from crypto.machines import Outgoing, Ready
@@ -96,7 +96,11 @@ class AggregatorAttempt(ABC):
         return frozenset() if self._inbox is None else self._inbox.expecting
 
     def receive(self, sender: int, message: bytes) -> None:
-        """Take in an answer; see SumAggregator.receive."""
+        """Take in an answer; see SumAggregator.receive.
+
+        Whatever else it ends with, but a refusal, ends the attempt: an interrupt may come when a
+        vector is added and not yet noted, and the same message would then be added again.
+        """
         inbox = self._open_inbox()
         read = self._reader(inbox.step)
 
@@ -104,7 +108,13 @@ class AggregatorAttempt(ABC):
             with refusing(sender, inbox.step):
                 read(sender, message)
 
-        inbox.take(sender, check_and_keep)
+        try:
+            inbox.take(sender, check_and_keep)
+        except MessageRefused:
+            raise
+        except BaseException:
+            self._end()
+            raise
 
     @abstractmethod
     def _reader(self, step: Step) -> Reader:
@@ -176,6 +186,9 @@ class AggregatorAttempt(ABC):
         return Outgoing(OnDemand(payloads, sealed))
 
     def _abort(self, step: Step, reason: str) -> SumAborted:
+        self._end()
+        return SumAborted(step.label, reason)
+
+    def _end(self) -> None:
         self._over = True
         self._forget()
-        return SumAborted(step.label, reason)

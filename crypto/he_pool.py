@@ -16,7 +16,7 @@ import os
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -115,7 +115,7 @@ def encrypt_all(parameters: Parameters, key: Words, coefficients: Words) -> Word
             ticker.add(1)
         return found
     width = 2 * primes * parameters.degree
-    words = _spread(Job.ENCRYPT, parameters, key.tobytes(), coefficients, width, ticker)
+    words = _spread(Job.ENCRYPT, parameters, key.tobytes, coefficients, width, ticker)
     return words.reshape(rows, 2, primes, parameters.degree)
 
 
@@ -138,7 +138,7 @@ def decrypt_all(
             ticker.add(1)
         return found, tuple(budgets)
     width = parameters.degree + 1
-    both = _spread(Job.DECRYPT, parameters, key.reveal(), ciphertexts, width, ticker)
+    both = _spread(Job.DECRYPT, parameters, key.reveal, ciphertexts, width, ticker)
     both = both.reshape(rows, width)
     return both[:, :-1], tuple(int(budget) for budget in both[:, -1])
 
@@ -157,9 +157,17 @@ def _workers(rows: int) -> int:
 
 
 def _spread(
-    job: Job, parameters: Parameters, key: bytes, source: Words, width: int, ticker: Ticker
+    job: Job,
+    parameters: Parameters,
+    key: Callable[[], bytes],
+    source: Words,
+    width: int,
+    ticker: Ticker,
 ) -> Words:
-    """Have every worker fill its rows, `width` words each."""
+    """Have every worker fill its rows, `width` words each.
+
+    The key is taken out for each worker alone: an exception keeps what its frames hold.
+    """
     rows = len(source)
     with _anonymous(source.size) as taken, _anonymous(rows * width) as given:
         mapped(taken, source.size)[:] = source.reshape(-1)
@@ -169,12 +177,11 @@ def _spread(
             for _ in ends[1:]:
                 workers.append(_start(taken, given))
             for worker, (first, last) in zip(workers, pairwise(ends), strict=True):
-                _hand_over(worker, Task(job, parameters, int(first), int(last), key))
+                _hand_over(worker, Task(job, parameters, int(first), int(last), key()))
             _watch(workers, ticker)
         finally:
             for worker in workers:
-                worker.kill()
-                worker.wait()
+                _end(worker)
         return mapped(given, rows * width)
 
 
@@ -203,9 +210,20 @@ def _start(taken: int, given: int) -> subprocess.Popen[bytes]:
 
 def _hand_over(worker: subprocess.Popen[bytes], task: Task) -> None:
     """A worker that has ended already shows in its exit status."""
-    if worker.stdin is not None:
-        with contextlib.suppress(BrokenPipeError), worker.stdin:
-            worker.stdin.write(task.encode())
+    try:
+        if worker.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), worker.stdin:
+                worker.stdin.write(task.encode())
+    finally:
+        del task  # an interrupt while the pipe is full would keep the key with this frame
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def _watch(workers: Sequence[subprocess.Popen[bytes]], ticker: Ticker) -> None:
@@ -220,9 +238,6 @@ def _watch(workers: Sequence[subprocess.Popen[bytes]], ticker: Ticker) -> None:
                 ticker.add(len(told))
                 if not told:
                     selector.unregister(key.fileobj)
-    for worker in workers:
-        if worker.stdout is not None:
-            worker.stdout.close()
     ended = [worker.wait() for worker in workers]
     if any(ended):
         raise SealFailed(f"worker processes ended with {ended}: is there memory for them?")

@@ -219,6 +219,7 @@ class MaskingAggregator(AggregatorAttempt):
 
     def _finish(self) -> Done:
         """Take off the self masks of survivors and the pair masks left by the dropped."""
+        self._over = True  # what is interrupted in here cannot be begun again: masks are off
         good: set[int] = set()
         for index, kind in self._agreed_opening().kinds.items():
             secret = self._recover(index, kind, good)
@@ -229,7 +230,6 @@ class MaskingAggregator(AggregatorAttempt):
         ring = self._terms.ring
         ring.reduce(self._total)
         self._answers = {}
-        self._over = True
         return Done(ring.decode(self._total), self._survivors, ())
 
     def _recover(self, index: int, kind: Kind, good: set[int]) -> bytes:
