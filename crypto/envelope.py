@@ -23,6 +23,7 @@ AGGREGATOR: Final = 0
 EVERYBODY: Final = MAX_U32
 CONTEXT_BYTES: Final = 32
 _FRONT_BYTES: Final = 1 + 1 + 4 + 4 + CONTEXT_BYTES + 4
+SEALED_OVERHEAD: Final = _FRONT_BYTES + SIGNATURE_BYTES
 _LABEL: Final = b"fedmeta/secure-sum/v1/message\0"
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.codec import Reader, Writer, tagged_digest
+from crypto.envelope import SEALED_OVERHEAD
 from crypto.errors import Malformed
 from crypto.he_parameters import Parameters
 from crypto.he_words import pack_polynomials, unpack_polynomials
@@ -112,11 +113,11 @@ class OpenRequest:
         """Decode strictly.
 
         Raises:
-            Malformed: not exactly one request.
+            Malformed: not exactly one request, or an upload too short for a sealed message.
         """
         reader = Reader(payload)
         intent, evidence = reader.fixed(INTENT_BYTES), reader.sized()
-        uploads: list[memoryview] = [reader.sized_view() for _ in range(reader.u32())]
+        uploads: list[memoryview] = [_upload(reader) for _ in range(reader.u32())]
         reader.end()
         return cls(intent, evidence, uploads)
 
@@ -153,6 +154,14 @@ class Opened:
         intent = reader.fixed(INTENT_BYTES)
         survivors = tuple(reader.u32() for _ in range(reader.u32()))
         return cls(intent, survivors, ring.unpack(reader.rest(), length))
+
+
+def _upload(reader: Reader) -> memoryview:
+    """Many of a few bytes each would take a hundred times as much memory as the message."""
+    upload = reader.sized_view()
+    if len(upload) < SEALED_OVERHEAD:
+        raise Malformed(f"an upload of {len(upload)} bytes; allowed: {SEALED_OVERHEAD} or more")
+    return upload
 
 
 def _unpack_pairs(data: memoryview, count: int, primes: tuple[int, ...], degree: int) -> Words:

@@ -34,7 +34,7 @@ from crypto.he_parameters import Parameters
 from crypto.he_words import pack_polynomials, packed_polynomials_size, unpack_polynomials
 from crypto.hybrid import HYBRID_KEY_BYTES, check_hybrid_key
 from crypto.terms import DIGEST_BYTES
-from crypto.threshold_parameters import ThresholdParameters
+from crypto.threshold_parameters import MAX_MEMBERS, ThresholdParameters
 from crypto.threshold_sharing import repeats_of
 
 Words = NDArray[np.uint64]
@@ -293,14 +293,22 @@ def decode_sets(payload: bytes | memoryview) -> tuple[Set, ...]:
     """Sets of members, all different.
 
     Raises:
-        Malformed: not exactly some sets.
+        Malformed: not exactly some sets, or one of more members than a committee has.
     """
     reader = Reader(payload)
-    found = tuple(reader.indices() for _ in range(reader.u32()))
+    found = tuple(_one_set(reader) for _ in range(reader.u32()))
     reader.end()
     if len(set(found)) != len(found):
         raise Malformed("a set is asked for twice")
     return found
+
+
+def _one_set(reader: Reader) -> Set:
+    """One by one, so that many long lists never are in memory together."""
+    members = reader.indices()
+    if len(members) > MAX_MEMBERS:
+        raise Malformed(f"a set of {len(members)} members; allowed: up to {MAX_MEMBERS}")
+    return members
 
 
 def encode_part(part: Words, scheme: Parameters) -> bytes:

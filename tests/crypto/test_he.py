@@ -111,7 +111,7 @@ def test_the_officer_takes_clients_of_the_cohort_alone() -> None:
     listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], uploads[2], bytes(outsider)]).encode()
     with pytest.raises(MessageRefused, match="of the cohort"):
         officer_of(run).step(resign(request, listed))
-    listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], uploads[2], b""]).encode()
+    listed = OpenRequest(INTENT, EVIDENCE, [uploads[1], uploads[2], bytes(110)]).encode()
     with pytest.raises(MessageRefused, match="of the cohort"):
         officer_of(run).step(resign(request, listed))
 
@@ -324,6 +324,17 @@ def test_the_bytes_of_an_upload_are_frozen() -> None:
         hashlib.sha256(PARAMETERS.encode() + encode_ciphertexts(PARAMETERS, words)).hexdigest()
         == "2f67656a833313ebe369a86f893a439b8d87bc4f1fbccbf1b01495af6fd1d8ab"
     )
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0, False), (109, False), (110, True)])
+def test_an_upload_is_as_long_as_a_sealed_message(size: int, fits: bool) -> None:
+    """Else a request of a few bytes for each would take a hundred times as much memory."""
+    request = memoryview(OpenRequest(INTENT, EVIDENCE, [bytes(size)]).encode())
+    if fits:
+        assert OpenRequest.decode(request).uploads == [bytes(size)]
+        return
+    with pytest.raises(Malformed, match=f"an upload of {size} bytes; allowed: 110 or more"):
+        OpenRequest.decode(request)
 
 
 @settings(max_examples=100)

@@ -33,7 +33,7 @@ from crypto.threshold_messages import (
     encode_sized_and_bundle,
     encode_sized_and_sized,
 )
-from crypto.threshold_parameters import parameters_for
+from crypto.threshold_parameters import MAX_MEMBERS, parameters_for
 from crypto.threshold_sharing import repeats_of
 from tests.crypto.harness import seeded
 from tests.crypto.strictness import Case, check_case
@@ -170,6 +170,14 @@ def test_no_set_is_asked_for_twice() -> None:
     assert decode_sets(encode_sets(())) == ()
     with pytest.raises(Malformed, match="a set is asked for twice"):
         decode_sets(encode_sets(((1, 2), (1, 3), (1, 2))))
+
+
+def test_a_set_is_of_a_committee_however_many_are_asked_for() -> None:
+    """Else many long lists would be in memory together: several hundred times the message."""
+    largest = tuple(range(5, 5 + MAX_MEMBERS))
+    assert decode_sets(encode_sets((largest,))) == (largest,)
+    with pytest.raises(Malformed, match="a set of 16 members; allowed: up to 15"):
+        decode_sets(encode_sets((largest, (*largest, 20))))
 
 
 def test_keys_are_for_these_parameters() -> None:
