@@ -49,6 +49,8 @@ SHORT = (
     "evaluation.adapt_steps=5",
     "evaluation.fedavg_adapt_steps=5",
 )
+# Noise at the client has no unit user; a task of these is all that there is of one person.
+PERSON_TASKS = {"migraine": ("privacy.unit=task",)}
 NEEDS = {"reptile": ("learner.inner_steps=2",)}  # with one step it is joint training
 
 
@@ -79,7 +81,9 @@ def one(example: Path, algorithm: str, noise: str, rounds: int, out: Path) -> Ro
     from secure_fedmeta.verification import verify_run
 
     short = (*SHORT, f"training.rounds={rounds}", f"training.evaluate_every={rounds}")
-    chosen = (f"learner.algorithm={algorithm}", *NEEDS.get(algorithm, ()), *NOISE[noise])
+    unit = PERSON_TASKS.get(example.stem, ()) if noise == "local" else ()
+    needed = (*NEEDS.get(algorithm, ()), *unit)
+    chosen = (f"learner.algorithm={algorithm}", *needed, *NOISE[noise])
     began = time.monotonic()
     try:
         result = run(load_config(example, [*short, *chosen]), out=out)
@@ -105,7 +109,10 @@ one time to the next; coordinates, epsilon and bytes do not.
 - *epsilon*: the claim against the worst adversary that the budget limits, after these rounds
 - *unadapted*, *adapted*: mean score over held-out clients, before and after adaptation
 - *bytes*: one client's protected vector in one round
-- *verifies*: whether `fedmeta verify` accepts the log"""
+- *verifies*: whether `fedmeta verify` accepts the log
+
+The unit is that of the example. Noise at the client knows no unit user, so that with `local` the
+unit of migraine is the task, which is one person there too."""
     ]
     for example in dict.fromkeys(row.example for row in rows):
         own = [row for row in rows if row.example == example]

@@ -7,8 +7,8 @@ patients have.
 
 Rows that are left out, by their number, since the rest of the table cannot tell:
 - 304 says Cleveland, but the original file of Cleveland has 303 rows and that of Hungary 294; it
-  stands between the two, lacks what the Hungarian rows lack, and is as young as the first of them,
-  which are sorted by age. Whose patient it is is doubtful;
+  stands between the two, lacks what the Hungarian rows lack, and is a year younger than the next of
+  them, which begin in the order of age. Whose patient it is is doubtful;
 - 406 and 908 repeat 405 and 860 in every column: one person may be there twice.
 
 Missing values: an empty cell, and 0 for a blood pressure or a cholesterol, which no living patient

@@ -1,18 +1,20 @@
-"""Thyroid disease: 9,169 patients of the Garvan Institute by where they were referred from (UCI).
+"""Thyroid disease: 9,169 records of the Garvan Institute by where they were referred from (UCI).
 
 The table ships with the product (data/PROVENANCE.md). The clients are the five sources of referral
-with at least 50 patients; `west`, with 3, is left out and counted. They are codes whose meaning the
+with at least 50 records; `west`, with 3, is left out and counted. They are codes whose meaning the
 data set does not tell, proxies for sites and not institutions; `other` is everything that has no
-code, and more than half of the table. The target is 1 for a patient with any diagnosis letter.
+code, and more than half of the table. The target is 1 for a record with any diagnosis letter.
 
 Ages above 100 are set to 100 and counted: there are four, from 455 to 65,526, plainly no ages.
 Assay results enter relative to reference ranges for adults, each as two inputs: how far the value
 is below the range, and how far above it. The ranges are round numbers from textbooks and fitted to
 nothing. Whether an assay was made at all is an input too; in practice somebody decided it.
 
-Units: as for `credit`, a task is a block of patients of one client by a keyed hash of the patient
-number, which no two rows share, so that each row is another patient. Ten rows repeat another in
-every column but the number; most cells of such rows are empty, and they are kept.
+Units: as for `credit`, a task is a block of records of one client by a keyed hash of the record's
+number. The table calls it the number of a patient, but it begins with a date, so that a patient who
+came again has another: who is behind a record is not told, and one person may be in several tasks.
+That is what the figure for a person in k units is for; unit user is not promised. Ten rows repeat
+another in every column but the number, two of them with five assay results; they are kept.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ TABLE = ShippedTable(
 
 
 class ThyroidSource(ShippedTableSource):
-    """Patients by source of referral, cut into blocks of about `records_per_block`.
+    """Records of patients by source of referral, cut into blocks of about `records_per_block`.
 
     Args:
         options: sizes.
