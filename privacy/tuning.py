@@ -2,9 +2,9 @@
 
 Papernot and Steinke 2022 ("Hyperparameter Tuning with Renyi Differential Privacy"), Definition 1
 and Theorem 2. A trial is one run of a randomised algorithm Q with a totally ordered output: here
-drawing a candidate at random, training it, and scoring its model on public data, which is
-post-processing. Equal scores may go to the first: trials are drawn alike, so that this is as good
-as a random one.
+drawing a candidate at random, training it, and scoring it on public data or by figures that it
+released under its own noise; either is post-processing of what it is charged for. Equal scores may
+go to the first: trials are drawn alike, so that this is as good as a random one.
 
 The bound holds against recipients of the best trial's output, and only if they learn neither the
 number of trials nor anything of the others. It says nothing of an aggregator or a participant, who

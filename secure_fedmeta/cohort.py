@@ -10,14 +10,17 @@ from secure_fedmeta.tasks import TaskSource
 def divide(config: Config, source: TaskSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the clients that train, in the source's order, and of those that are scored.
 
-    No client is in both; one that `data.unused` names is in neither.
+    No client is in both; one that `data.unused` names is in neither. Where `data.held_out` names
+    nobody these are the clients that the source keeps for it, less the unused ones.
 
     Raises:
         ConfigError: a name that the source does not have, one named twice, or a client that is
             both held out and unused.
     """
     names = source.clients()
-    held_out, unused = config.data.held_out or source.info.held_out, config.data.unused
+    unused = config.data.unused
+    kept = tuple(name for name in source.info.held_out if name not in unused)
+    held_out = config.data.held_out or kept
     for key, chosen in (("data.held_out", held_out), ("data.unused", unused)):
         for name in chosen:
             if name not in names:

@@ -21,13 +21,19 @@ TUNABLE = {
 class TuneConfig(Section):
     """What `fedmeta tune` tries and on whom it is scored; a run takes no notice of it."""
 
+    scores: Literal["validation", "protected"] = Field(
+        "validation", description="of validation clients, or of training tasks under the noise"
+    )
     validation: tuple[str, ...] = Field(
+        (),
         strict=False,
-        min_length=1,
         description="training clients that train in no candidate and score each of them",
     )
     public_validation: bool = Field(
         False, description="declares that scores on the validation clients may be shown"
+    )
+    score_rounds: Count | None = Field(
+        None, description="protected alone: last rounds that score; None: a quarter of them"
     )
     search: Literal["grid", "random", "random-stopping"] = "grid"
     candidates: Count | None = Field(
@@ -60,6 +66,21 @@ class TuneConfig(Section):
                 if any(value in choices[:i] for i, value in enumerate(choices)):
                     raise ValueError(f"{section}.{name} names a value twice")
         return settings
+
+    @model_validator(mode="after")
+    def _scored(self) -> TuneConfig:
+        if (self.scores == "validation") != bool(self.validation):
+            raise ValueError('set validation with scores = "validation", and only with it')
+        if self.scores != "validation" and self.public_validation:
+            raise ValueError('set public_validation with scores = "validation" alone')
+        if self.scores != "protected" and self.score_rounds is not None:
+            raise ValueError('set score_rounds with scores = "protected" alone')
+        if self.scores == "protected" and "inner_steps" in self.settings.get("learner", {}):
+            raise ValueError(
+                "learner.inner_steps is the same for every candidate with protected scores: its "
+                "tasks are scored after as many steps"
+            )
+        return self
 
     @model_validator(mode="after")
     def _draws(self) -> TuneConfig:

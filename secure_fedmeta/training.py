@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,6 +58,7 @@ class RunResult:
         report: the content of report.json.
         model: the released parameters `[d] float32`.
         charged: what the run charged its population, by its log.
+        records: one metrics line per round, as in metrics.jsonl.
     """
 
     directory: Path
@@ -65,6 +66,7 @@ class RunResult:
     report: dict[str, Any]
     model: torch.Tensor
     charged: Counter[Event]
+    records: Sequence[Mapping[str, Any]]
 
 
 def run(
@@ -122,7 +124,8 @@ def run(
         log.append("report-exported", {"files": {n: _digest(workspace.path / n) for n in names}})
         PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
     workspace.point_latest()
-    return RunResult(workspace.path, training.status, found, training.model, training.charged)
+    ended = (training.status, found, training.model, training.charged, training.records)
+    return RunResult(workspace.path, *ended)
 
 
 class Training:

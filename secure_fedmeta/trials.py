@@ -16,9 +16,9 @@ from privacy.rng import SecureRandom
 from secure_fedmeta.config import Config
 from secure_fedmeta.config_tune import TuneConfig
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.evaluation import Interval, Scores
 from secure_fedmeta.pipeline import Parts
 from secure_fedmeta.results import finite
+from secure_fedmeta.trial_scores import Score
 
 MAX_CANDIDATES = 1000
 
@@ -50,7 +50,7 @@ class Trial:
     Attributes:
         candidate: its number.
         status: "completed", or how its training ended before.
-        scores: mean score of each validation client; empty where it did not complete.
+        score: None where it did not complete, or nothing scores it.
         seconds: of training.
         run: directory of its run under the search's own; None where it trained in clear.
         events: what it was charged; empty where nothing is.
@@ -58,7 +58,7 @@ class Trial:
 
     candidate: int
     status: str
-    scores: Scores
+    score: Score | None
     seconds: float
     run: str | None
     events: Counter[Event]
@@ -116,9 +116,9 @@ def best(trials: Sequence[Trial], *, lower: bool) -> Trial | None:
         lower: whether less is better.
     """
     scored = [
-        (trial, Interval.over(trial.scores).mean)
+        (trial, trial.score.interval.mean)
         for trial in trials
-        if trial.status == "completed" and trial.scores
+        if trial.status == "completed" and trial.score is not None
     ]
     if not scored:
         return None
@@ -127,19 +127,12 @@ def best(trials: Sequence[Trial], *, lower: bool) -> Trial | None:
 
 
 def lead(chosen: Trial, trials: Sequence[Trial], *, lower: bool) -> dict[str, Any] | None:
-    """By how much the chosen one is ahead of the next, client by client; None without one."""
+    """By how much the chosen one is ahead of the next; None without one."""
     second = best([trial for trial in trials if trial is not chosen], lower=lower)
-    if second is None:
+    if second is None or second.score is None or chosen.score is None:
         return None
-    sign = -1.0 if lower else 1.0
-    interval = Interval.over(
-        {
-            name: sign * (value - second.scores[name])
-            for name, value in chosen.scores.items()
-            if name in second.scores
-        }
-    )
-    return {"over": second.candidate, "mean": finite(interval.mean), "ci95": finite(interval.ci95)}
+    found = chosen.score.ahead_of(second.score, lower=lower)
+    return {"over": second.candidate, "mean": finite(found.mean), "ci95": finite(found.ci95)}
 
 
 def tune_of(config: Config) -> TuneConfig:

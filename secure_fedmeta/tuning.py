@@ -1,9 +1,10 @@
 """Choosing algorithm and settings by equal trials, on clients whom no report will show.
 
-Every candidate trains for the same rounds on the same clients and is scored on the same draws of
-the same validation clients. These are training clients of the config that train in no candidate.
-The clients that the config holds out neither train nor are scored, so that a later report on them
-is of clients who took no part in the choice.
+Every candidate trains for the same rounds on the same clients and is scored in the same way
+(trial_scores.py): on the same draws of the same validation clients, which are training clients of
+the config that train in no candidate, or by the protected loss of all that train. The clients that
+the config holds out neither train nor are scored, so that a later report on them is of clients who
+took no part in the choice.
 
 The candidates are fixed before the first one trains. On data that are not public all of their
 rounds are charged by composition. Aggregator and participants see every candidate's rounds, so
@@ -32,14 +33,15 @@ from secure_fedmeta import __version__
 from secure_fedmeta.budget import granted, open_ledger
 from secure_fedmeta.config import Config, parse_config
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.evaluation import Evaluation, Interval
+from secure_fedmeta.evaluation import Interval
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.progress import Progress, Silent
 from secure_fedmeta.randomness import RandomBytes, Randomness
 from secure_fedmeta.results import MODEL, finite, write_json
-from secure_fedmeta.scoring import personaliser, train_in_clear_as_planned
+from secure_fedmeta.scoring import train_in_clear_as_planned
 from secure_fedmeta.tasks import Site
 from secure_fedmeta.training import run
+from secure_fedmeta.trial_scores import scorer_for
 from secure_fedmeta.trials import (
     Candidate,
     Trial,
@@ -55,7 +57,6 @@ from secure_fedmeta.workspace import Workspace, name_run
 
 TUNE, CHOSEN = "tune.json", "chosen.toml"
 Status = Literal["completed", "budget", "aborted", "interrupted"]
-_LOWER_IS_BETTER = ("mse",)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class _Search:
         self._base = assemble(without_tune(config), site=site)
         self._public = self._base.source.info.public
         self.charged = not self._public or config.ledger.population is not None
-        self._check_validation()
+        self._scorer = scorer_for(config, self._tune, self._base, charged=self.charged)
+        self.lower = self._scorer.lower
         self._stopping = self._random_stopping()
         self._pool = tuple((one, self._parts(one)) for one in settings_of(self._tune))
         order: Sequence[int] = range(len(self._pool))
@@ -145,34 +147,6 @@ class _Search:
         self.candidates = tuple(
             Candidate(number, *self._pool[i]) for number, i in enumerate(order, start=1)
         )
-        self.metric = self._base.source.info.metric
-        self.lower = self.metric in _LOWER_IS_BETTER
-        self._evaluation = Evaluation(
-            self._base.source,
-            self._tune.validation,
-            support=self._base.source.info.k_support,
-            repeats=config.evaluation.repeats,
-        )
-
-    def _check_validation(self) -> None:
-        chosen = self._tune.validation
-        for name in chosen:
-            if name not in self._base.training:
-                raise ConfigError(
-                    f"{name!r} trains in no run of this config; allowed: some of "
-                    f"{', '.join(self._base.training)}",
-                    key="tune.validation",
-                )
-        if len(set(chosen)) != len(chosen):
-            raise ConfigError("names a client twice", key="tune.validation", value=list(chosen))
-        if not (self._public or self._tune.public_validation):
-            raise ConfigError(
-                "scores on data that are not public choose the candidate and are written down "
-                "without noise; take validation clients whose people agree to that, and set "
-                "tune.public_validation = true",
-                key="tune.validation",
-                value=list(chosen),
-            )
 
     def _random_stopping(self) -> RandomStopping | None:
         """The distribution of the number of trials, where that number is secret."""
@@ -251,18 +225,19 @@ class _Search:
                 Randomness(None if seed is None else seed.seed),
                 done=lambda index: progress.round_done({"round": index, "status": "in clear"}),
             )
-            trial = Trial(candidate.number, "completed", {}, 0.0, None, Counter())
+            records: Sequence[Mapping[str, Any]] = ()
+            trial = Trial(candidate.number, "completed", None, 0.0, None, Counter())
         else:
             folder = directory / "candidates"
             result = run(parts.config, out=folder, progress=progress, site=self._site)
-            model = result.model
+            model, records = result.model, result.records
             where = str(result.directory.relative_to(directory))
-            trial = Trial(candidate.number, result.status, {}, 0.0, where, result.charged)
+            trial = Trial(candidate.number, result.status, None, 0.0, where, result.charged)
         trial = replace(trial, seconds=time.monotonic() - began)
         if trial.status != "completed":
             return trial
-        progress.stage("scoring the validation clients")
-        return replace(trial, scores=self._evaluation.adapted(personaliser(parts), model))
+        progress.stage("scoring")
+        return replace(trial, score=self._scorer.score(parts, model, records))
 
     def to_json(
         self, trials: Sequence[Trial], *, status: Status, chosen: Trial | None
@@ -278,7 +253,7 @@ class _Search:
             "looked_at": {
                 "training_clients": list(self.candidates[0].parts.training),
                 "validation_clients": list(self._tune.validation),
-                "validation_is_public": "by its source" if self._public else "by the config",
+                "validation_is_public": self._who_says_public(),
             },
             "not_looked_at": [*self._base.held_out, *settings.data.unused],
             "effort": {
@@ -286,10 +261,10 @@ class _Search:
                 "rounds": settings.training.rounds,
                 "clients": len(self.candidates[0].parts.training),
                 "support": info.k_support,
-                "repeats": settings.evaluation.repeats,
-                "adapt_steps": settings.evaluation.adapt_steps,
+                **self._draws(),
             },
-            "metric": self.metric,
+            "scores": self._tune.scores,
+            "metric": self._scorer.metric,
             "better": "lower" if self.lower else "higher",
             "candidates": [self._row(trial) for trial in trials],
             "chosen": None if chosen is None else chosen.candidate,
@@ -297,6 +272,22 @@ class _Search:
             "config": None if chosen is None else CHOSEN,
             "charge": self._charge(trials) if self.charged else None,
             "selection": self._selection(chosen) if status == "completed" else None,
+        }
+
+    def _who_says_public(self) -> str | None:
+        if not self._tune.validation:
+            return None
+        return "by its source" if self._public else "by the config"
+
+    def _draws(self) -> dict[str, int | None]:
+        """What a score is taken over: draws of validation clients, or a candidate's last rounds."""
+        evaluation, last = self._config.evaluation, self._scorer.rounds
+        return {
+            "repeats": evaluation.repeats if last is None else None,
+            "adapt_steps": evaluation.adapt_steps
+            if last is None
+            else self._config.learner.inner_steps,
+            "score_rounds": last,
         }
 
     def _selection(self, chosen: Trial | None) -> dict[str, Any] | None:
@@ -318,7 +309,9 @@ class _Search:
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         candidate = self.candidates[trial.candidate - 1]
-        interval = Interval.over(trial.scores)
+        score = trial.score
+        interval = Interval.over({}) if score is None else score.interval
+        clients = {} if score is None else score.per_client
         plan = candidate.parts.plan
         own = spend_counted(trial.events, delta=plan.delta).worst
         return {
@@ -327,7 +320,7 @@ class _Search:
             "status": trial.status,
             "score": finite(interval.mean),
             "ci95": finite(interval.ci95),
-            "per_client": {name: finite(value) for name, value in trial.scores.items()},
+            "per_client": {name: finite(value) for name, value in clients.items()},
             "seconds": round(trial.seconds, 3),
             "run": trial.run,
             "charged_rounds": sum(trial.events.values()),
@@ -359,7 +352,8 @@ class _Search:
         """The chosen candidate as a config to run: all training clients, and no `[tune]`."""
         settings = self.candidates[number - 1].settings
         # Neither how many candidates there were nor which this is: the number may be secret.
-        head = f"# Chosen by `fedmeta tune` on {', '.join(self._tune.validation)}.\n"
+        judges = ", ".join(self._tune.validation) or "protected losses of its training tasks"
+        head = f"# Chosen by `fedmeta tune` on {judges}.\n"
         return head + parse_config(tree_of(self._config, settings)).to_toml()
 
     def _ledger(self) -> tuple[Ledger, str]:

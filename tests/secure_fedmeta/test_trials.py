@@ -10,6 +10,8 @@ import pytest
 
 from secure_fedmeta.config_tune import TuneConfig
 from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.evaluation import Interval
+from secure_fedmeta.trial_scores import Score
 from secure_fedmeta.trials import Trial, best, lead, settings_of
 
 
@@ -19,6 +21,7 @@ def choices(**named: Any) -> TuneConfig:
 
 # --- candidates ---------------------------------------------------------------------------------
 
+PROTECTED: dict[str, Any] = {"scores": "protected", "validation": []}
 GRID = {"learner": {"algorithm": ["maml", "anil"]}, "server": {"lr": [0.1, 0.2, 0.3]}}
 
 
@@ -55,7 +58,14 @@ def test_a_random_search_draws_different_candidates_by_its_seed() -> None:
         ({"settings": {"server": {"lr": [0.1, 0.1]}}}, "server.lr names a value twice"),
         ({"settings": {"server": {"lr": []}}}, "at least 1 item"),
         ({"settings": {}}, "at least 1 item"),
-        ({"settings": GRID, "validation": []}, "at least 1 item"),
+        ({"settings": GRID, "validation": []}, "set validation with"),
+        (PROTECTED | {"settings": GRID, "validation": ["a"]}, "set validation with"),
+        ({"settings": GRID, "score_rounds": 2}, "set score_rounds with"),
+        (PROTECTED | {"settings": GRID, "public_validation": True}, "set public_validation with"),
+        (
+            PROTECTED | {"settings": {"learner": {"inner_steps": [1, 2]}}},
+            "inner_steps is the same for every",
+        ),
         ({"settings": GRID, "search": "random"}, "set candidates with"),
         ({"settings": GRID, "candidates": 2}, "set candidates with"),
         ({"settings": GRID, "search": "random-stopping"}, "set mean_trials with"),
@@ -79,7 +89,8 @@ def test_too_many_candidates_are_refused() -> None:
 
 def trial(number: int, *scores: float, status: str = "completed") -> Trial:
     named = {f"c{i}": value for i, value in enumerate(scores)}
-    return Trial(number, status, named, 1.0, None, Counter())
+    score = Score(Interval.over(named), named) if named else None
+    return Trial(number, status, score, 1.0, None, Counter())
 
 
 @pytest.mark.parametrize(
