@@ -21,9 +21,13 @@ NEEDED = {
     *(f"secure_fedmeta/data/{path.name}" for path in DATA.glob("*.gz")),
     *(f"{package}/py.typed" for package in PACKAGES),
     "secure_fedmeta/data/PROVENANCE.md",
+    "secure_fedmeta/data/vowels.csv.gz",
     "privacy/ledger_migrations/versions/0002_limits.py",
     "secure_fedmeta/templates/credit.toml",
     "secure_fedmeta/templates/sinusoid.toml",
+    "secure_fedmeta/templates/synthetic.toml",
+    "secure_fedmeta/templates/vowels.toml",
+    "secure_fedmeta/templates/vowels_permuted.toml",
 }
 
 

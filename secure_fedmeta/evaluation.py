@@ -1,8 +1,9 @@
 """Scores on clients that never trained: every arm sees the same examples, scored the same way.
 
 A subject is what adapts as one: a user, where the source knows users, else the whole client. Per
-subject a few examples are drawn as support; everything else the subject has is the test set. The
-draws are keyed by a public constant, so that all models and all rounds are compared on equal terms.
+subject a few examples are drawn as support, even over the labels where the source's own draws are;
+everything else the subject has is the test set. The draws are keyed by a public constant, so that
+all models and all rounds are compared on equal terms.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy import stats
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.meta import MetaLearner
 from secure_fedmeta.tasks import ClientData, TaskSource
+from secure_fedmeta.tasks.drawing import evenly
 
 Scores = dict[str, float]
 
@@ -145,6 +147,8 @@ class Evaluation:
                 self._subjects.append((name, x, y))
                 for repeat in range(repeats):
                     order = _order(f"{name}/{number}/{repeat}", len(x))
+                    if source.info.balanced:
+                        order = evenly(order, y)
                     head, tail = order[:support], order[support:]
                     self.splits.append(Split(name, x[head], y[head], x[tail], y[tail]))
         if held_out and not self.splits:

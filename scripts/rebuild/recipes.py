@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.rebuild import tables
+from scripts.rebuild import tables, texts
 from scripts.rebuild.common import Recipe
 
-RECIPES: tuple[Recipe, ...] = tables.RECIPES
+RECIPES: tuple[Recipe, ...] = (*tables.RECIPES, *texts.RECIPES)

@@ -49,5 +49,6 @@ class BlockedSource:
         return self._records
 
     def draw(self, block: TaskBlock, k_support: int, k_query: int, *, key: bytes) -> Draw:
-        """Support and query of one block; see `drawing.draw`."""
-        return drawing.draw(block, k_support, k_query, key=key)
+        """Support and query of one block; see `drawing.draw` and `drawing.draw_evenly`."""
+        draw = drawing.draw_evenly if self._info.balanced else drawing.draw
+        return draw(block, k_support, k_query, key=key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,39 @@ def draw(block: TaskBlock, k_support: int, k_query: int, *, key: bytes) -> Draw:
         ConfigError: the key is not 32 bytes long, or a count is below 1.
         DataError: the block holds fewer than k_support + k_query records.
     """
+    return _take(block, _order(block, k_support, k_query, key), k_support, k_query)
+
+
+def draw_evenly(block: TaskBlock, k_support: int, k_query: int, *, key: bytes) -> Draw:
+    """Support and query of one block, each as even over the labels as the block allows.
+
+    Where a block holds `s + q` records or more of each of N labels, s N support records are s of
+    each label and q N query records are q of each, chosen uniformly. Labels decide which records
+    of the block are drawn, never which block a record is in.
+
+    Args, returns and errors are those of `draw`.
+    """
+    order = evenly(_order(block, k_support, k_query, key), block.y)
+    return _take(block, order, k_support, k_query)
+
+
+def evenly(order: NDArray[np.intp], labels: NDArray[np.generic]) -> NDArray[np.intp]:
+    """The order, but the first record of each label before the second of any, and so on.
+
+    Args:
+        order: positions of records, `[n]`.
+        labels: their labels by position, `[n]`.
+    """
+    seen: Counter[float] = Counter()
+    ranks = []
+    for label in labels[order].tolist():
+        ranks.append(seen[label])
+        seen[label] += 1
+    return order[np.argsort(ranks, kind="stable")]
+
+
+def _order(block: TaskBlock, k_support: int, k_query: int, key: bytes) -> NDArray[np.intp]:
+    """The block's records in a uniform order; enough of them, else it is refused."""
     _check_key(key)
     if k_support < 1 or k_query < 1:
         raise ConfigError(f"support {k_support} and query {k_query} must both be at least 1")
@@ -92,7 +126,10 @@ def draw(block: TaskBlock, k_support: int, k_query: int, *, key: bytes) -> Draw:
             f"block {block.id} holds {len(block)} records; support {k_support} and query {k_query} "
             f"need {k_support + k_query}"
         )
-    order = np.argsort(words(keyed(key, "secure-fedmeta/draw/block", block.id), len(block)))
+    return np.argsort(words(keyed(key, "secure-fedmeta/draw/block", block.id), len(block)))
+
+
+def _take(block: TaskBlock, order: NDArray[np.intp], k_support: int, k_query: int) -> Draw:
     support, query = order[:k_support], order[k_support : k_support + k_query]
     return block.x[support], block.y[support], block.x[query], block.y[query]
 

@@ -109,6 +109,7 @@ class SourceInfo:
         metric: what evaluation reports.
         k_support: support records for one draw.
         k_query: query records for one draw.
+        balanced: whether draws are as even over the labels as a block allows.
         held_out: clients that the source itself keeps for evaluation; empty where folds decide.
         excluded: reason -> number of records, or of blocks, left out.
         clipped: column -> number of values above the declared bound that were set to it.
@@ -130,6 +131,7 @@ class SourceInfo:
     metric: Literal["auc", "average_precision", "mse", "accuracy"]
     k_support: int
     k_query: int
+    balanced: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
@@ -169,7 +171,7 @@ class TaskSource(Protocol):
         ...
 
     def draw(self, block: TaskBlock, k_support: int, k_query: int, *, key: bytes) -> Draw:
-        """Support and query for one round; see `drawing.draw`."""
+        """Support and query for one round; see `drawing.draw` and `drawing.draw_evenly`."""
         ...
 
 

@@ -15,7 +15,9 @@ from secure_fedmeta.tasks.migraine import MigraineSource
 from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tasks.site import Site
+from secure_fedmeta.tasks.synthetic import SyntheticSource
 from secure_fedmeta.tasks.thyroid import ThyroidSource
+from secure_fedmeta.tasks.vowels import VowelSource
 
 ENTRY_POINT_GROUP = "secure_fedmeta.task_sources"
 
@@ -29,7 +31,9 @@ SOURCES: Registry[SourceClass] = Registry(
         "lending": LendingSource,
         "migraine": MigraineSource,
         "sinusoid": SinusoidSource,
+        "synthetic": SyntheticSource,
         "thyroid": ThyroidSource,
+        "vowels": VowelSource,
     },
 )
 

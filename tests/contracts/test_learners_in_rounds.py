@@ -7,9 +7,7 @@ whatever a task's rows are, the task moves the sum by no more than the plan's bo
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,20 +17,10 @@ from secure_fedmeta.aggregator import Release
 from secure_fedmeta.assessed import Signal, displacement
 from secure_fedmeta.meta import LEARNERS, TaskBatch
 from secure_fedmeta.pipeline import assemble
-from secure_fedmeta.tasks import SOURCES, TaskSource, build_source
+from secure_fedmeta.tasks import SOURCES
+from tests.contracts.sources import options_of, small_source
 from tests.secure_fedmeta.federation import Federation, tiny
 
-SIZES: dict[str, dict[str, Any]] = {
-    "sinusoid": {
-        "clients": 4,
-        "held_out_clients": 1,
-        "persons": 3,
-        "points": 8,
-        "k_support": 3,
-        "k_query": 3,
-    },
-}
-"""Small forms of generated sources; those that ship as files run as they are."""
 NOISE: dict[str, dict[str, object]] = {
     "distributed": {"privacy.unit": "task"},
     "local": {
@@ -63,18 +51,13 @@ combinations = pytest.mark.parametrize(
 )
 
 
-@cache
-def source_of(name: str) -> TaskSource:
-    return build_source(name, SIZES.get(name, {}))
-
-
 def changes(algorithm: str, source: str, mode: str) -> dict[str, object]:
     """A config of one hidden layer on this source, with as many survivors as there are clients."""
-    info = source_of(source).info
+    info = small_source(source).info
     clients = info.clients - len(info.held_out)
     return {
         "data.source": source,
-        "data.options": SIZES.get(source, {}),
+        "data.options": options_of(source),
         "model": {"name": "mlp_tanh", "hidden": [3]},
         "learner.algorithm": algorithm,
         "learner.inner_steps": 2,

@@ -97,6 +97,15 @@ def test_the_interval_is_students_over_clients() -> None:
     assert math.isnan(Interval.over({"a": math.inf, "b": 1.0}).ci95)
 
 
+def test_support_is_even_over_the_labels_where_the_source_s_draws_are() -> None:
+    """One example of each of five labels, for each made-up user: random draws would miss some."""
+    source = build_source("vowels", {"ways": 5, "permuted": True})
+    found = Evaluation(source, ("speaker-00", "speaker-01"), support=5, repeats=2)
+    assert len(found.splits) == 2 * 6 * 2  # speakers, users, repeats
+    for split in found.splits:
+        assert sorted(split.support_y) == sorted(split.test_y) == list(range(5))
+
+
 def test_support_and_test_are_all_of_a_subject_and_disjoint(parts: Parts) -> None:
     found = evaluation(parts)
     assert len(found.splits) == 2 * 5 * 3  # clients, persons, repeats

@@ -181,7 +181,7 @@ def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_templates(tmp_path: Path) -> None:
-    assert template_names() == ("credit", "sinusoid")
+    assert {"credit", "sinusoid"} < set(template_names())
     for name in template_names():
         path = write_template(name, tmp_path)
         assert path == tmp_path / f"{name}.toml"

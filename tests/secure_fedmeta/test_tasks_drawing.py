@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from secure_fedmeta.errors import ConfigError, DataError
 from secure_fedmeta.tasks import TaskBlock, draw, round_key
-from secure_fedmeta.tasks.drawing import keyed, uniforms, words
+from secure_fedmeta.tasks.drawing import draw_evenly, keyed, uniforms, words
 
 KEY = bytes(range(32))
 
@@ -94,3 +94,42 @@ def test_keys_of_another_length_are_refused_and_not_shown(length: int) -> None:
 def test_a_negative_round_is_refused() -> None:
     with pytest.raises(ConfigError, match="-1"):
         round_key(KEY, -1)
+
+
+def labelled(*labels: float) -> TaskBlock:
+    """A block whose inputs number its records."""
+    marks = np.arange(len(labels), dtype=np.float32)
+    return TaskBlock("a/0", None, marks[:, None], np.array(labels, dtype=np.float32))
+
+
+def test_an_even_draw_takes_as_many_of_each_label() -> None:
+    """Seven labels of 2 to 8 records: one of each as support, another of each as query."""
+    held = labelled(*(float(label) for label in range(7) for _ in range(2 + label)))
+    for number in range(50):
+        sx, sy, qx, qy = draw_evenly(held, 7, 7, key=round_key(KEY, number))
+        assert sorted(sy) == sorted(qy) == list(range(7))
+        taken = [*sx[:, 0].tolist(), *qx[:, 0].tolist()]
+        assert len(set(taken)) == 14
+        assert [held.y[int(mark)] for mark in taken] == [*sy, *qy]
+
+
+def test_an_even_draw_is_uniform_inside_each_label() -> None:
+    """Pairs of the 4 records of a label, 2,400 rounds: 11 degrees of freedom, 0.999 quantile."""
+    counts = np.zeros((4, 4))
+    held = labelled(0, 1, 0, 1, 0, 1, 0, 1)
+    for number in range(2400):
+        sx, sy, qx, qy = draw_evenly(held, 2, 2, key=round_key(KEY, number))
+        one = {int(y): int(x) // 2 for x, y in zip(sx[:, 0], sy, strict=True)}
+        two = {int(y): int(x) // 2 for x, y in zip(qx[:, 0], qy, strict=True)}
+        counts[one[1], two[1]] += 1
+    observed = counts[~np.eye(4, dtype=bool)]
+    assert np.diag(counts).sum() == 0
+    assert ((observed - 200) ** 2 / 200).sum() < 31.3
+
+
+def test_an_even_draw_takes_what_there_is_of_rare_labels() -> None:
+    _, sy, _, qy = draw_evenly(labelled(0, 0, 0, 0, 0, 9), 3, 3, key=KEY)
+    assert sorted([*sy, *qy]) == [0, 0, 0, 0, 0, 9]
+    assert 9 in sy  # the first of each label comes before the second of any
+    with pytest.raises(DataError, match="need 10"):
+        draw_evenly(labelled(0, 1, 2), 5, 5, key=KEY)

@@ -14,9 +14,21 @@ from secure_fedmeta.tasks import SOURCES, Site, TaskBlock, build_source, check_o
 SMALL = {"clients": 3, "persons": 4, "held_out_clients": 2, "points": 25}
 
 
-def blocks(**options: int) -> dict[str, TaskBlock]:
+def blocks(**options: object) -> dict[str, TaskBlock]:
     source = build_source("sinusoid", {**SMALL, **options})
     return {block.id: block for name in source.clients() for block in source.client(name).blocks}
+
+
+def frequency_of(block: TaskBlock) -> tuple[float, float, float, float]:
+    """The best w of a fine grid, amplitude, phase and residual of a sin(w x) + b cos(w x)."""
+    x, y = block.x[:, 0].astype(np.float64), block.y.astype(np.float64)
+    fits = []
+    for w in np.linspace(0.75, 1.25, 1001):
+        design = np.stack([np.sin(w * x), np.cos(w * x)], axis=1)
+        (a, b), residual, *_ = np.linalg.lstsq(design, y, rcond=None)
+        fits.append((float(residual[0]), w, math.hypot(a, b), math.atan2(b, a) % (2 * math.pi)))
+    residual, w, amplitude, phase = min(fits)
+    return w, amplitude, phase, residual
 
 
 def curve(block: TaskBlock) -> tuple[float, float, float]:
@@ -51,6 +63,19 @@ def test_every_block_is_one_sine_of_the_papers_ranges() -> None:
     # 500 uniform values: the mean is within 4 standard errors.
     assert np.mean(amplitudes) == pytest.approx(2.55, abs=4 * 4.9 / math.sqrt(12 * 500))
     assert np.mean(phases) == pytest.approx(math.pi / 2, abs=4 * math.pi / math.sqrt(12 * 500))
+
+
+def test_the_other_variant_has_a_frequency_and_shares_the_rest() -> None:
+    """Curves are A sin(w x + phase) of Meta-SGD's ranges, for people who are otherwise the same."""
+    plain, other = blocks(persons=6), blocks(persons=6, variant="meta-sgd")
+    found = [frequency_of(block) for block in other.values()]
+    frequencies = [w for w, *_ in found]
+    assert max(residual for *_, residual in found) < 0.02
+    assert 0.8 <= min(frequencies) < 0.85
+    assert 1.15 < max(frequencies) <= 1.2
+    for name, (_, amplitude, phase, _) in zip(other, found, strict=True):
+        assert np.array_equal(plain[name].x, other[name].x)
+        assert (amplitude, phase) == pytest.approx(curve(plain[name])[:2], rel=0.02, abs=0.02)
 
 
 def test_points_cover_the_interval() -> None:
