@@ -9,29 +9,30 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 
 from audit.canonical import decimal
+from audit.errors import AuditError
 from audit.log import AuditLog
-from crypto.errors import MessageRefused, SumAborted
+from crypto.errors import SumAborted
 from crypto.keys import Identity
-from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
+from crypto.secure_sum import Done, Ready
 from privacy.accountant import Spend, spend_counted
-from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown
+from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown, PrivacyError
 from privacy.events import Event
 from privacy.extras import Measured
 from privacy.ledger import Ledger
+from secure_fedmeta.exchange import Exchange, Intent
 from secure_fedmeta.intent import Evidence, facts
 from secure_fedmeta.logged import commit, commitment_root, figures
-from secure_fedmeta.messages import RoundOpen, SumStep, encode, to_wire
+from secure_fedmeta.messages import to_wire
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
 from secure_fedmeta.setting import Setting
 
 SALT_BYTES = 32
-MAX_REASONS = 32
-OTHER_REASONS = "other reasons"
 
 
 @dataclass(frozen=True)
@@ -74,80 +75,6 @@ class Abort:
     reason: str
     charged: bool
     ends_run: bool
-
-
-@dataclass(frozen=True)
-class Intent:
-    """A durable intent: digest of its log entry, 32 bytes, and the evidence that parties check."""
-
-    digest: bytes
-    evidence: bytes
-
-
-@dataclass
-class Exchange:
-    """One attempt at one round: envelopes around the secure sum, refusals counted by reason.
-
-    Reasons tell lengths that a sender chooses, and an entry of the log has a largest size: beyond
-    MAX_REASONS different ones they are counted together, so that no sender can outgrow it.
-
-    Attributes:
-        intent: digest of the logged intent, once there is one.
-        unlogged: an event that was, or may have been, charged and that no intent records yet.
-    """
-
-    round: int
-    attempt: int
-    clip: float
-    model: bytes
-    machine: SumAggregator
-    rejected: dict[str, int] = field(default_factory=dict)
-    uploads: dict[int, bytes] = field(default_factory=dict)
-    intent: bytes | None = None
-    unlogged: Event | None = None
-    _opened: set[int] = field(default_factory=set)
-
-    def begin(self) -> Mapping[int, bytes]:
-        """The opening messages: the model and the first step of the secure sum."""
-        return self._wrap(self.machine.begin())
-
-    @property
-    def expecting(self) -> frozenset[int]:
-        """Parties that have not answered the current step."""
-        return self.machine.expecting
-
-    def receive(self, sender: int, message: bytes) -> None:
-        """Take one reply; what the secure sum refuses is counted and otherwise ignored."""
-        try:
-            self.machine.receive(sender, message)
-        except MessageRefused as refusal:
-            known = refusal.reason in self.rejected or len(self.rejected) < MAX_REASONS
-            reason = refusal.reason if known else OTHER_REASONS
-            self.rejected[reason] = self.rejected.get(reason, 0) + 1
-            return
-        self.uploads[sender] = hashlib.sha256(self.uploads.get(sender, b"") + message).digest()
-
-    def advance(self) -> Mapping[int, bytes] | Ready | Done:
-        """Close the step with what has arrived; raises SumAborted below the thresholds."""
-        result = self.machine.advance()
-        return self._wrap(result) if isinstance(result, Outgoing) else result
-
-    def authorise(self, intent: Intent) -> Mapping[int, bytes]:
-        """The first request towards the opening, bound to the logged intent."""
-        return self._wrap(self.machine.authorise(intent.digest, intent.evidence))
-
-    def _wrap(self, outgoing: Outgoing) -> Mapping[int, bytes]:
-        """Each party's first message of the attempt carries the model."""
-        wrapped = {
-            party: encode(
-                SumStep(self.round, self.attempt, message)
-                if party in self._opened
-                else RoundOpen(self.round, self.attempt, self.clip, self.model, message)
-            )
-            for party, message in outgoing.messages.items()
-        }
-        self._opened |= wrapped.keys()
-        return wrapped
 
 
 class Aggregator:
@@ -252,6 +179,7 @@ class Aggregator:
 
     def _charge(self, exchange: Exchange, event: Event) -> None:
         setting = self._setting
+        exchange.unlogged = event  # from here on, if an interrupt comes, nobody knows
         try:
             self._reservation = self._ledger.reserve(
                 self._population,
@@ -262,9 +190,10 @@ class Aggregator:
                 setting.plan.digest(),
             )
         except OutcomeUnknown:
-            exchange.unlogged = event
             raise
-        exchange.unlogged = event
+        except PrivacyError:
+            exchange.unlogged = None
+            raise
 
     def record_intent(self, exchange: Exchange, ready: Ready) -> Intent:
         """Charge the round, if it is not yet, and log what is about to be opened.
@@ -368,13 +297,28 @@ class Aggregator:
             protected=beside.metrics,
         )
 
-    def abort(self, exchange: Exchange, error: SumAborted | BudgetExceeded | LedgerError) -> Abort:
+    def cut_off(self, exchange: Exchange, error: BaseException) -> None:
+        """Log what was charged to a round that an interrupt, or an error of the program, ends.
+
+        A round that its intent charges stays open in the log, as after a crash. One that is charged
+        before clients compute would be in no entry at all. Where the log itself is what failed,
+        nothing can be added, and the ledger alone has the charge.
+        """
+        if exchange.unlogged is not None:
+            with suppress(AuditError):
+                self.abort(exchange, error)
+
+    def abort(self, exchange: Exchange, error: BaseException) -> Abort:
         """Log a round that ended without a release; what was or may have been reserved stays so.
 
         The log says in which step it ended, and never whose fault it was: an entry cannot be
         erased. The full reason is for the operator alone.
         """
-        where = f"step {error.step}" if isinstance(error, SumAborted) else "the budget"
+        where = "an interrupt" if not isinstance(error, Exception) else "an error"
+        if isinstance(error, SumAborted):
+            where = f"step {error.step}"
+        elif isinstance(error, BudgetExceeded | LedgerError):
+            where = "the budget"
         unlogged = exchange.unlogged
         charged = exchange.intent is not None or unlogged is not None
         self._log.append(

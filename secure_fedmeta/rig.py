@@ -27,9 +27,10 @@ from audit.log import AuditLog
 from audit.note import LogSigner
 from crypto.secure_sum import ClientSeat, Done, SecureSum, SumClient, Terms
 from privacy.ledger import Ledger
-from secure_fedmeta.aggregator import Abort, Aggregator, Exchange, Release
+from secure_fedmeta.aggregator import Abort, Aggregator, Release
 from secure_fedmeta.assessed import Ints, Subject
 from secure_fedmeta.client import Client, Holdings, Work
+from secure_fedmeta.exchange import Exchange
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting

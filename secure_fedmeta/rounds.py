@@ -52,3 +52,6 @@ def run_round(
     except BudgetExceeded as error:
         aggregator.abort(exchange, error)
         raise
+    except BaseException as error:
+        aggregator.cut_off(exchange, error)
+        raise

@@ -61,6 +61,53 @@ def test_a_round_that_fails_was_charged_before_clients_computed(tmp_path: Path) 
     assert checked(federation) == (0, 1)
 
 
+@pytest.mark.parametrize("computing", [False, True])
+@pytest.mark.parametrize(("ending", "told"), [(KeyboardInterrupt, "interrupt"), (OSError, "error")])
+def test_a_round_that_is_cut_off_is_in_the_log_as_it_is_in_the_ledger(
+    ending: type[BaseException],
+    told: str,
+    computing: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the log verifies, and states less than was spent."""
+    federation, reserve = Federation(tmp_path, FULL), Ledger.reserve
+
+    def cut_off(*_: object) -> None:
+        raise ending
+
+    def cut_off_afterwards(*named: object) -> None:
+        reserve(*named)  # type: ignore[arg-type]
+        raise ending
+
+    if computing:
+        monkeypatch.setattr(IntegerDPOptimizer, "take", cut_off)
+    else:
+        monkeypatch.setattr(Ledger, "reserve", cut_off_afterwards)
+    with pytest.raises(ending):
+        federation.round(1)
+    last = federation.entries()[-1]
+    assert (last["kind"], last["body"]["reason"]) == ("round-abort", f"ended at an {told}")
+    assert last["body"]["event"] == federation.plan.worst_event().to_json()
+    assert federation.aggregator.logged == federation.events() == (federation.plan.worst_event(),)
+    assert checked(federation) == (0, 1)
+
+
+def test_a_log_that_failed_does_not_hide_why_a_round_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation(tmp_path, FULL)
+    federation.log.close()
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(IntegerDPOptimizer, "take", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        federation.round(1)
+    assert len(federation.events()) == 1
+
+
 def test_the_figures_after_a_failed_round_count_it(tmp_path: Path) -> None:
     """Epsilon charged only for rounds that succeeded is another's bug."""
     lost = [True]
