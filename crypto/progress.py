@@ -12,6 +12,8 @@ Listener = Callable[[str], None]
 
 QUIET_SECONDS: Final = 2.0
 _EVERY_SECONDS: Final = 0.5
+_EVERY_PART: Final = 0.1
+"""Or this part of the time since the operation began, whichever is more: an hour is 60 lines."""
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
@@ -39,7 +41,8 @@ class Ticker:
     ) -> None:
         self._what, self._total, self._clock = what, total, clock
         self._listener = _listener.get()
-        self._next = clock() + QUIET_SECONDS
+        self._began = clock()
+        self._next = self._began + QUIET_SECONDS
         self._done = 0
 
     def add(self, parts: int) -> None:
@@ -47,5 +50,5 @@ class Ticker:
         self._done += parts
         now = self._clock()
         if self._listener is not None and now >= self._next:
-            self._next = now + _EVERY_SECONDS
+            self._next = now + max(_EVERY_SECONDS, _EVERY_PART * (now - self._began))
             self._listener(f"{self._what} {self._done} of {self._total}")

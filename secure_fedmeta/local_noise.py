@@ -21,6 +21,7 @@ from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
 from torch import nn
 
+from crypto.progress import Ticker
 from privacy.errors import PlanRefused
 from privacy.local import batch_of, message_of
 from privacy.plan import PrivacyPlan
@@ -112,7 +113,9 @@ def train_locally(
     optimiser = IntegerDPOptimizer(params, plan=plan, noise=noise)
     optimiser.attach_step_hook(lambda done: [hook(done) for hook in hooks])
     steps = plan.local_steps or 0
+    ticker = Ticker("noisy steps of one client: step", steps)
     for step in range((round_index - 1) * steps + 1, round_index * steps + 1):
         rows = vectors(params.detach().to(torch.float32), step)
         optimiser.take(rows)
+        ticker.add(1)
     return message_of(plan).encode((start - params.detach()).numpy())

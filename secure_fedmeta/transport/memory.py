@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crypto.errors import CryptoError
+from crypto.progress import Ticker
 from privacy.rng import SecureRandom
 from secure_fedmeta.errors import FedmetaError
 from secure_fedmeta.transport import Endpoint, Traffic
@@ -130,8 +131,11 @@ class MemoryTransport:
         In memory nothing is worth waiting for: the step's deadline is when nothing is on its way.
         """
         del expecting
-        for delivery in self._due(self._downloads):
+        due = self._due(self._downloads)
+        ticker = Ticker("messages answered: message", len(due))
+        for delivery in due:
             reply = self._deliver(delivery)
+            ticker.add(1)
             if reply is not None:
                 self._uploads.extend(self._wire(delivery.client, reply, upload=True))
         for delivery in self._due(self._uploads):

@@ -165,12 +165,13 @@ def test_progress_is_told_after_two_seconds_and_not_too_often() -> None:
     told: list[str] = []
     with listening(told.append):
         ticker = Ticker("encrypting: ciphertext", 10, clock=lambda: now[0])
-    for now[0] in (0.5, 1.9, 2.1, 2.2, 2.7, 9.0):
+    for now[0] in (0.5, 1.9, 2.1, 2.2, 2.7, 9.0, 9.8, 10.0):  # at 9.0 every 0.9 seconds
         ticker.add(1)
     assert told == [
         "encrypting: ciphertext 3 of 10",
         "encrypting: ciphertext 5 of 10",
         "encrypting: ciphertext 6 of 10",
+        "encrypting: ciphertext 8 of 10",
     ]
     Ticker("quiet", 1, clock=lambda: 9.0).add(1)
 

@@ -20,6 +20,7 @@ from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.charge import OwnLedger
 from secure_fedmeta.client import Client
 from secure_fedmeta.config import parse_config
+from secure_fedmeta.console import ConsoleProgress
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.local_noise import IntegerDPOptimizer
 from secure_fedmeta.pipeline import assemble
@@ -43,6 +44,21 @@ def checked(federation: Federation) -> tuple[int, int]:
 
 def lose_uploads(delivery: Delivery) -> list[Delivery]:
     return [] if delivery.upload else [delivery]
+
+
+def test_long_steps_are_shown_in_plain_lines_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny({**FULL, "training.rounds": 1})
+    monkeypatch.setattr("crypto.progress.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("crypto.progress._EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("crypto.progress._EVERY_PART", 0.0)
+    with ConsoleProgress(1, quiet=False) as progress:
+        run(config, out=tmp_path, progress=progress)
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert lines.count("training: noisy steps of one client: step 2 of 2") == 4
+    for client in range(1, 5):
+        assert f"training: messages answered: message {client} of 4" in lines
 
 
 # --- charges --------------------------------------------------------------------------------------
