@@ -27,6 +27,13 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
+def tell(text: str) -> None:
+    """Tell whoever listens what begins that may take longer than QUIET_SECONDS."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(text)
+
+
 class Ticker:
     """Counts one operation's parts; tells nothing in its first QUIET_SECONDS.
 

@@ -180,6 +180,22 @@ def claimed_epsilon(
     return max(_claim(counts, one, delta, order)[1] for one in adversaries)
 
 
+def renyi_epsilon(
+    counts: Mapping[Event, int],
+    adversaries: Sequence[Adversary],
+    *,
+    delta: float,
+    order: int | None = None,
+) -> float:
+    """The same by Renyi divergence at integer orders: instant, and near where it is no claim.
+
+    Raises:
+        EventRefused: as `spend`.
+    """
+    _check_composable(counts)
+    return max(_rdp(counts, one, delta, order, Question.UNIT) for one in adversaries)
+
+
 def spend_with_reference(
     events: Sequence[Event], *, delta: float, order: int | None = None
 ) -> Spend:

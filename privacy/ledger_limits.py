@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from privacy.accountant import BUDGETED, Adversary, claimed_epsilon
+from privacy.accountant import BUDGETED, Adversary, claimed_epsilon, renyi_epsilon
 from privacy.errors import BudgetExceeded, LedgerError
 from privacy.events import Event, IntegerRound
 from privacy.ledger_rows import WORST, Grant
 
 MAX_AFFORDABLE = 1_000_000
+_SpentOf: TypeAlias = Callable[[Grant, Counter[Event]], float]
 
 
 def limited(grant: Grant) -> tuple[Adversary, ...]:
@@ -58,20 +60,48 @@ def check_budget(grants: Sequence[Grant], counts: Counter[Event], event: Event) 
 
 
 def affordable(grants: Sequence[Grant], counts: Counter[Event], event: Event) -> int:
-    """How many more events like this all the limits allow, at most MAX_AFFORDABLE."""
+    """How many more events like this all the limits allow, at most MAX_AFFORDABLE.
 
-    def fits(rounds: int) -> bool:
-        total = counts + Counter({event: rounds})
-        return all(spent_of(grant, total) <= grant.epsilon for grant in grants)
+    The search is for how many there may be together with those that there are: the next time, when
+    there is one more, it asks for the same totals, which are kept. It begins where the limits end
+    by Renyi divergence, which is instant.
+    """
+    held = counts[event]
+    most = held + MAX_AFFORDABLE
 
-    low, high = 0, 1
-    while high <= MAX_AFFORDABLE and fits(high):
-        low, high = high, 2 * high
-    high = min(high, MAX_AFFORDABLE + 1)
+    def within(spent: _SpentOf) -> Callable[[int], bool]:
+        return lambda total: all(
+            spent(grant, counts + Counter({event: total - held})) <= grant.epsilon
+            for grant in grants
+        )
+
+    guess = _last(within(_renyi_of), 0, most)
+    return max(0, _last(within(spent_of), guess, most) - held)
+
+
+def _last(fits: Callable[[int], bool], guess: int, most: int) -> int:
+    """The largest total up to `most` that fits, 0 if none does.
+
+    Totals that fit are taken to be those up to some limit, which is looked for near the guess.
+    """
+    if guess and not fits(guess):
+        low, high = 0, guess
+    else:
+        low, high, step = guess, most + 1, 1
+        while low + step < high:
+            if not fits(low + step):
+                high = low + step
+                break
+            low, step = low + step, 2 * step
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def _renyi_of(grant: Grant, counts: Counter[Event]) -> float:
+    """`spent_of` by an accountant that is instant; where the claim is another, a little more."""
+    return renyi_epsilon(counts, limited(grant), delta=grant.delta, order=grant.order)
 
 
 def turns_left(counts: Counter[Event], event: Event) -> int | None:

@@ -11,9 +11,9 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.accountant import BUDGETED, claimed_epsilon
+from privacy.accountant import BUDGETED, claimed_epsilon, renyi_epsilon
 from privacy.adaptive_clip import checked_clip
-from privacy.calibrate import GAUSSIAN_WIDTH, WIDTH, least_noise
+from privacy.calibrate import least_noise, least_noise_near
 from privacy.charged import event_of
 from privacy.clip import MAX_BOUND, bounded_sum
 from privacy.compression import Basis, Compression
@@ -93,9 +93,14 @@ class PrivacyPlan(PlanFields):
         def claim(z: float) -> float:
             return cls._build(z, epsilon, terms).worst_epsilon()
 
-        # A figure of sampled Gaussian steps takes a fraction of a second; the others are instant.
-        width = GAUSSIAN_WIDTH if terms.get("noise") == LOCAL else WIDTH
-        return cls._build(least_noise(claim, epsilon, width=width), epsilon, terms)
+        def renyi(z: float) -> float:
+            plan = cls._build(z, epsilon, terms)
+            return renyi_epsilon({plan.worst_event(): plan.rounds}, BUDGETED, delta=plan.delta)
+
+        # A figure of sampled Gaussian steps takes up to seconds; the others are instant.
+        if terms.get("noise") == LOCAL:
+            return cls._build(least_noise_near(claim, renyi, epsilon), epsilon, terms)
+        return cls._build(least_noise(claim, epsilon), epsilon, terms)
 
     @classmethod
     def from_noise_multiplier(

@@ -19,10 +19,11 @@ from privacy.accountant import (
     Adversary,
     Spend,
     claimed_epsilon,
+    renyi_epsilon,
     spend_counted,
     spend_with_reference,
 )
-from privacy.calibrate import GAUSSIAN_WIDTH, least_noise
+from privacy.calibrate import least_noise_near
 from privacy.errors import EventRefused, PlanRefused
 from privacy.events import Event, GaussianSteps, Mechanism
 from privacy.plan import PrivacyPlan
@@ -367,14 +368,14 @@ def _at_the_client(request: Request, unit: Unit) -> Outlook:
     def steps(z: float) -> GaussianSteps:
         return GaussianSteps(unit, RELATION_OF[unit], request.rate, z, 1, request.person_units)
 
-    def claim(z: float) -> float:
-        return claimed_epsilon(
+    def of(accountant: Callable[..., float]) -> Callable[[float], float]:
+        return lambda z: accountant(
             {steps(z): request.rounds}, [Adversary.AGGREGATOR], delta=request.delta
         )
 
     z = request.noise_multiplier
     if z is None:
-        z = least_noise(claim, request.target_epsilon or 0.0, width=GAUSSIAN_WIDTH)
+        z = least_noise_near(of(claimed_epsilon), of(renyi_epsilon), request.target_epsilon or 0.0)
     std = z * request.clip * math.sqrt(request.clients) / request.expected_units
     noise = Noise(std, std * math.sqrt(request.dimension), request.clip, request.rounds)
     return Outlook(

@@ -94,7 +94,7 @@ def run(
         AuditError: the log cannot be written; the run stops where it is.
     """
     progress = progress or Silent()
-    progress.stage("reading data")
+    progress.stage("reading data and sizing the noise")
     parts = assemble(config, module=module, loss=loss, site=site)
     seed = config.not_private
     randomness = Randomness(None if seed is None else seed.seed)
@@ -227,17 +227,17 @@ class Training:
 
     def _round(self, index: int) -> Release | Abort | None:
         """One round; None where the grants do not allow it, or not any more."""
-        try:
-            affordable = self._aggregator.affordable_rounds()
-        except LedgerError as error:
-            return self._aggregator.abort(self._aggregator.open_round(index, 1), error)
-        if affordable < 1:
-            return None
-        try:
-            with listening(lambda text: self._progress.stage(f"training: {text}")):
+        with listening(lambda text: self._progress.stage(f"training: {text}")):
+            try:
+                affordable = self._aggregator.affordable_rounds()
+            except LedgerError as error:
+                return self._aggregator.abort(self._aggregator.open_round(index, 1), error)
+            if affordable < 1:
+                return None
+            try:
                 return run_round(self._aggregator, self._transport, round_index=index, attempt=1)
-        except BudgetExceeded:  # another run spent the rest in the meantime
-            return None
+            except BudgetExceeded:  # another run spent the rest in the meantime
+                return None
 
     def report(self, vkey: str) -> dict[str, Any]:
         """The content of report.json."""

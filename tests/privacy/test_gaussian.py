@@ -171,6 +171,42 @@ def test_more_sampling_less_noise_and_more_steps_never_cost_less(
             assert two >= one - width
 
 
+@pytest.mark.parametrize("steps", [1000, 100_000])
+@pytest.mark.parametrize("delta", [1e-5, 2e-10])
+def test_many_steps_are_never_below_the_exact_figure(steps: int, delta: float) -> None:
+    """Planted: without the FFT's part of delta, 10^5 steps at 2e-10 come out below the truth."""
+    found = figure(((math.sqrt(steps), 1.0, steps),), delta, "pld")
+    exact = exact_gaussian_epsilon(1.0, delta)
+    assert found is not None
+    assert exact <= found <= exact + 0.1 * (delta < 1e-9) + 1e-3
+
+
+def test_where_rounding_is_as_large_as_delta_renyi_is_left() -> None:
+    figures = gaussian_epsilon(0.01, 14.0, 100_000, 5e-11)
+    assert list(figures) == ["rdp"]
+
+
+def test_above_so_many_steps_prv_is_left_out_and_pld_says_the_same() -> None:
+    steps = gaussian.MAX_PRV_STEPS
+    course, longer = ((5.0, 0.01, steps),), ((5.0, 0.01, steps + 1),)
+    prv, pld = (figure(course, DELTA, name) for name in ("prv", "pld"))
+    assert claim(course, DELTA) == ("prv", prv)
+    name, found = claim(longer, DELTA)
+    assert name == "pld"
+    assert prv is not None
+    assert pld is not None
+    assert pld < found < pld + 1e-3
+    assert found < prv < found + 2 * PRV_ERROR
+
+
+def test_steps_of_little_loss_have_a_finer_grid() -> None:
+    """Next to nothing in each of many steps: nearly a Gaussian, of which a wide grid adds a lot."""
+    rate, z, steps = 0.001, 30.0, 400_000
+    found = figure(((z, rate, steps),), DELTA, "pld")
+    limit = exact_gaussian_epsilon(rate * math.sqrt(steps * math.expm1(z**-2)), DELTA)
+    assert found == pytest.approx(limit, rel=0.05)
+
+
 def test_the_order_of_the_steps_does_not_matter() -> None:
     course = ((3.0, 0.3, 5), (4.0, 1.0, 2))
     assert add_remove(course, DELTA) == add_remove(course[::-1], DELTA)

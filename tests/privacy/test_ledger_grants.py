@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -12,10 +13,13 @@ import pytest
 
 from privacy.accountant import Adversary, spend
 from privacy.errors import BudgetExceeded, LedgerError
-from privacy.ledger_limits import MAX_AFFORDABLE
-from privacy.unit import Unit
+from privacy.events import Event
+from privacy.ledger_limits import MAX_AFFORDABLE, affordable, spent_of
+from privacy.ledger_rows import Grant
+from privacy.unit import RELATION_OF, Unit
 from tests.privacy.ledgers import EVENT, NOW, Open, grant, reserve
 from tests.privacy.plans import with_noise
+from tests.privacy.test_local import local
 
 AMOUNTS = [
     0.0,
@@ -266,3 +270,33 @@ def test_turns_are_counted_by_contributions(opened: Open) -> None:
     other = replace(events[0], clients=11)
     ledger.reserve("p", "other", 0, 1, other, few.digest())
     assert ledger.account("p").turns_left is None
+
+
+def a_grant(epsilon: float) -> Grant:
+    return Grant(
+        "p", Unit.TASK, RELATION_OF[Unit.TASK], None, epsilon, 1e-5, None, "the board", NOW, None
+    )
+
+
+def test_how_many_fit_asks_for_the_same_totals_after_every_charge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Figures of sampled steps take up to seconds, and are kept."""
+    plan = local(6.0, rate=0.05, rounds=40, local_steps=10)
+    event, asked = plan.worst_event(), set[int]()
+    limit = a_grant(1.0)
+
+    def noted(one: Grant, counts: Counter[Event]) -> float:
+        asked.add(counts[event])
+        return spent_of(one, counts)
+
+    monkeypatch.setattr("privacy.ledger_limits.spent_of", noted)
+    most = affordable([limit], Counter(), event)
+    fits, more = (spent_of(limit, Counter({event: total})) for total in (most, most + 1))
+    assert fits <= 1.0 < more
+    first = set(asked)
+    for held in range(1, most + 2):
+        assert affordable([limit], Counter({event: held}), event) == max(0, most - held)
+    assert asked == first
+    assert len(first) <= 8
+    assert affordable([a_grant(1.4), limit], Counter({event: 3}), event) == most - 3

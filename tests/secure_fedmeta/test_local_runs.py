@@ -12,6 +12,7 @@ import torch
 from audit.spend import SpendChecker
 from audit.verify import verify_log
 from crypto.errors import MessageRefused
+from crypto.progress import listening
 from privacy.accountant import Adversary, spend
 from privacy.errors import BudgetExceeded, LedgerUnavailable
 from privacy.ledger import Ledger
@@ -57,8 +58,21 @@ def test_long_steps_are_shown_in_plain_lines_where_there_is_no_terminal(
         run(config, out=tmp_path, progress=progress)
     lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
     assert lines.count("training: noisy steps of one client: step 2 of 2") == 4
+    assert not any("accounting" in line for line in lines)
     for client in range(1, 5):
         assert f"training: messages answered: message {client} of 4" in lines
+
+
+def test_accounting_for_very_many_steps_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secure_fedmeta.aggregator.MAX_PRV_STEPS", 2 * 2 - 1)
+    federation = Federation(tmp_path, LOCAL, granted=100.0)
+    told: list[str] = []
+    with listening(told.append):
+        assert federation.aggregator.affordable_rounds() > 0
+        federation.round(1)
+    assert told == ["accounting for the noisy steps so far"] * 2
 
 
 # --- charges --------------------------------------------------------------------------------------

@@ -351,7 +351,7 @@ def test_progress_is_told_in_order(tmp_path: Path) -> None:
             told.append(record["round"])
 
     run(tiny({"training.rounds": 2}), out=tmp_path, progress=Telling())
-    assert told[:4] == ["reading data", "training", 1, 2]
+    assert told[:4] == ["reading data and sizing the noise", "training", 1, 2]
     assert len(told) == 9  # and each of the five slow parts of scoring is announced
     assert all("FedAvg" in str(text) or "scoring" in str(text) for text in told[4:])
 
