@@ -19,14 +19,13 @@ from audit.errors import AuditError
 from audit.log import AuditLog
 from crypto.errors import SumAborted
 from crypto.keys import Identity
-from crypto.progress import tell
 from crypto.secure_sum import Done, Ready
 from privacy.accountant import Spend, spend_counted
 from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown, PrivacyError
 from privacy.events import Event
 from privacy.extras import Measured
-from privacy.gaussian import MAX_PRV_STEPS
 from privacy.ledger import Ledger
+from secure_fedmeta.charge import tell_accounting
 from secure_fedmeta.exchange import Exchange, Intent
 from secure_fedmeta.intent import Evidence, facts
 from secure_fedmeta.logged import commit, commitment_root, figures
@@ -151,14 +150,8 @@ class Aggregator:
         Raises:
             LedgerError: the ledger cannot tell.
         """
-        self._tell_accounting()
+        tell_accounting(self._setting.plan)
         return self._ledger.affordable(self._population, self._setting.plan.worst_event())
-
-    def _tell_accounting(self) -> None:
-        """Sampled steps are accounted for numerically: of very many it takes seconds."""
-        plan = self._setting.plan
-        if plan.rate < 1.0 and plan.rounds * (plan.local_steps or 0) > MAX_PRV_STEPS:
-            tell("accounting for the noisy steps so far")
 
     def open_round(self, round_index: int, attempt: int) -> Exchange:
         """Start an attempt; nothing is charged and nothing is released yet."""
@@ -270,7 +263,7 @@ class Aggregator:
         setting, plan = self._setting, self._setting.plan
         before = self.model
         self._ledger.commit(self._reservation)
-        self._tell_accounting()
+        tell_accounting(plan)
         everything = self._ledger.counts(self._population)
         average = plan.decode(done.total, round_index=exchange.round, clip=exchange.clip)
         beside = plan.beside(done.total, survivors=len(done.contributors), clip=exchange.clip)

@@ -24,8 +24,10 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 from crypto.errors import MessageRefused
+from crypto.progress import tell
 from privacy.errors import PrivacyError
 from privacy.events import GaussianSteps
+from privacy.gaussian import MAX_PRV_STEPS
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
 
@@ -59,6 +61,12 @@ def with_room(charges: Charges, names: Sequence[str], *, enough: int) -> int:
     """
     able = (name for name in names if charges is None or charges[name].has_room())
     return len(tuple(islice(able, enough)))
+
+
+def tell_accounting(plan: PrivacyPlan) -> None:
+    """Tell that the steps so far are being charged: of very many sampled ones it takes seconds."""
+    if plan.rate < 1.0 and plan.rounds * (plan.local_steps or 0) > MAX_PRV_STEPS:
+        tell("accounting for the noisy steps so far")
 
 
 class Uncounted:

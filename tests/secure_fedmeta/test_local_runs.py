@@ -66,8 +66,8 @@ def test_long_steps_are_shown_in_plain_lines_where_there_is_no_terminal(
 def test_accounting_for_very_many_steps_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secure_fedmeta.aggregator.MAX_PRV_STEPS", 2 * 2 - 1)
-    federation = Federation(tmp_path, LOCAL, granted=100.0)
+    monkeypatch.setattr("secure_fedmeta.charge.MAX_PRV_STEPS", 2 * 2 - 1)
+    federation = Federation(tmp_path, LOCAL)
     told: list[str] = []
     with listening(told.append):
         assert federation.aggregator.affordable_rounds() > 0
