@@ -12,10 +12,8 @@ replaced keeps its number and its client.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Mapping
 
-from secure_fedmeta.tasks.blocks import by_hash
 from secure_fedmeta.tasks.credit_dictionary import (
     BAD,
     CLIENT_RECORDS,
@@ -26,20 +24,11 @@ from secure_fedmeta.tasks.credit_dictionary import (
     TARGET,
 )
 from secure_fedmeta.tasks.dictionary import Value
-from secure_fedmeta.tasks.protocol import Record, SourceOptions
-from secure_fedmeta.tasks.shipped import (
-    BlockOptions,
-    ShippedFile,
-    ShippedTable,
-    ShippedTableSource,
-)
-from secure_fedmeta.tasks.site import Site
+from secure_fedmeta.tasks.shipped import HashedTableSource, ShippedFile, ShippedTable
 from secure_fedmeta.tasks.table import Excluded, Place, TableLayout
 
 UNKNOWN_SEGMENT = "records without job or housing"
 SMALL_SEGMENT = "records of segments that are no client (fewer than 50 records)"
-# Public: the table is. A source of confidential records takes its key from the client's secrets.
-_BLOCK_KEY = b"secure-fedmeta/credit/1"
 
 
 def _place(row: Mapping[str, Value]) -> Place | Excluded:
@@ -67,31 +56,10 @@ TABLE = ShippedTable(
 )
 
 
-class CreditSource(ShippedTableSource):
-    """Loan applicants in 13 segments, cut into blocks of about `records_per_block`.
+class CreditSource(HashedTableSource):
+    """Loan applicants in 13 segments, cut into blocks of about `records_per_block`."""
 
-    Args:
-        options: sizes.
-        site: not needed: the table ships.
-        records: stand in for the shipped table's (`SourceClass`).
-
-    Raises:
-        DataError: the shipped file was changed, or given records lack a client, or leave one
-            without a task.
-    """
-
-    Options: ClassVar[type[SourceOptions]] = BlockOptions
     name = "credit"
-
-    def __init__(
-        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
-    ) -> None:
-        del site  # shipped
-        chosen = BlockOptions.model_validate(options.model_dump())
-        super().__init__(
-            TABLE,
-            by_hash(_BLOCK_KEY, CLIENT_RECORDS, chosen.records_per_block),
-            k_support=chosen.k_support,
-            k_query=chosen.k_query,
-            records=records,
-        )
+    table = TABLE
+    client_records = CLIENT_RECORDS
+    block_key = b"secure-fedmeta/credit/1"

@@ -22,10 +22,8 @@ number, and each row is another patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Mapping
 
-from secure_fedmeta.tasks.blocks import by_hash
 from secure_fedmeta.tasks.dictionary import (
     Category,
     DataDictionary,
@@ -34,14 +32,7 @@ from secure_fedmeta.tasks.dictionary import (
     indicator,
     linear,
 )
-from secure_fedmeta.tasks.protocol import Record, SourceOptions
-from secure_fedmeta.tasks.shipped import (
-    BlockOptions,
-    ShippedFile,
-    ShippedTable,
-    ShippedTableSource,
-)
-from secure_fedmeta.tasks.site import Site
+from secure_fedmeta.tasks.shipped import HashedTableSource, ShippedFile, ShippedTable
 from secure_fedmeta.tasks.table import Excluded, Place, TableLayout
 
 LEFT_OUT = {
@@ -57,7 +48,6 @@ HOSPITALS = {
     "VA Long Beach": "va-long-beach",
 }
 CLIENT_RECORDS = {"cleveland": 300, "hungary": 290, "switzerland": 120, "va-long-beach": 200}
-_BLOCK_KEY = b"secure-fedmeta/heart/1"  # public: the table is
 
 _PAIN = ("typical angina", "atypical angina", "non-anginal", "asymptomatic")
 _REST = ("normal", "st-t abnormality", "lv hypertrophy")
@@ -123,31 +113,10 @@ TABLE = ShippedTable(
 )
 
 
-class HeartSource(ShippedTableSource):
-    """Patients of four hospitals, cut into blocks of about `records_per_block`.
+class HeartSource(HashedTableSource):
+    """Patients of four hospitals, cut into blocks of about `records_per_block`."""
 
-    Args:
-        options: sizes.
-        site: not needed: the table ships.
-        records: stand in for the shipped table's (`SourceClass`).
-
-    Raises:
-        DataError: the shipped file was changed, or given records lack a client, or leave one
-            without a task.
-    """
-
-    Options: ClassVar[type[SourceOptions]] = BlockOptions
     name = "heart"
-
-    def __init__(
-        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
-    ) -> None:
-        del site  # shipped
-        chosen = BlockOptions.model_validate(options.model_dump())
-        super().__init__(
-            TABLE,
-            by_hash(_BLOCK_KEY, CLIENT_RECORDS, chosen.records_per_block),
-            k_support=chosen.k_support,
-            k_query=chosen.k_query,
-            records=records,
-        )
+    table = TABLE
+    client_records = CLIENT_RECORDS
+    block_key = b"secure-fedmeta/heart/1"

@@ -1,23 +1,25 @@
 """Data that ship with the product: files whose SHA-256 is checked at every read, and their tables.
 
 A shipped table is declared in one file: its data dictionary, its clients, and what PROVENANCE.md
-says of it. `ShippedTableSource` makes the task source of these declarations.
+says of it. `HashedTableSource` makes the task source of these declarations, and
+`ShippedTableSource` that of a table with blocks or options of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.blocked import BlockedSource
-from secure_fedmeta.tasks.blocks import Blocking, cut
+from secure_fedmeta.tasks.blocks import Blocking, by_hash, cut
 from secure_fedmeta.tasks.protocol import Record, SourceInfo, SourceOptions
+from secure_fedmeta.tasks.site import Site
 from secure_fedmeta.tasks.table import Table, TableLayout, csv_sheet, gunzip, read_table
 
 
@@ -151,3 +153,43 @@ class ShippedTableSource(BlockedSource):
             missing=found.missing,
         )
         super().__init__(info, blocks.clients, found.records)
+
+
+class HashedTableSource(ShippedTableSource):
+    """A shipped table whose rows are of as many people, in blocks of about `records_per_block`.
+
+    A subclass declares its name, `table`, `client_records` and `block_key`, and nothing else.
+
+    Args:
+        options: sizes.
+        site: not needed: the table ships.
+        records: stand in for the shipped table's (`SourceClass`).
+
+    Attributes:
+        table: the table's declarations.
+        client_records: client -> its number of records, declared and rounded, never counted.
+        block_key: key of the blocks; public, as the table is. A source of confidential records
+            takes its key from the site.
+
+    Raises:
+        DataError: the shipped file was changed, or given records lack a client, or leave one
+            without a task.
+    """
+
+    Options: ClassVar[type[SourceOptions]] = BlockOptions
+    table: ClassVar[ShippedTable]
+    client_records: ClassVar[Mapping[str, int]]
+    block_key: ClassVar[bytes]
+
+    def __init__(
+        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
+    ) -> None:
+        del site  # shipped
+        chosen = BlockOptions.model_validate(options.model_dump())
+        super().__init__(
+            self.table,
+            by_hash(self.block_key, self.client_records, chosen.records_per_block),
+            k_support=chosen.k_support,
+            k_query=chosen.k_query,
+            records=records,
+        )

@@ -19,10 +19,8 @@ another in every column but the number, two of them with five assay results; the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Mapping
 
-from secure_fedmeta.tasks.blocks import by_hash
 from secure_fedmeta.tasks.dictionary import (
     Category,
     Code,
@@ -34,20 +32,12 @@ from secure_fedmeta.tasks.dictionary import (
     linear,
     logarithm,
 )
-from secure_fedmeta.tasks.protocol import Record, SourceOptions
-from secure_fedmeta.tasks.shipped import (
-    BlockOptions,
-    ShippedFile,
-    ShippedTable,
-    ShippedTableSource,
-)
-from secure_fedmeta.tasks.site import Site
+from secure_fedmeta.tasks.shipped import HashedTableSource, ShippedFile, ShippedTable
 from secure_fedmeta.tasks.table import Excluded, Place, TableLayout
 
 SMALL_SITE = "records of referral sites that are no client (fewer than 50 records)"
 # Sites with at least 50 records, with the number of their records rounded to ten.
 CLIENT_RECORDS = {"other": 5490, "stmw": 260, "svhc": 960, "svhd": 70, "svi": 2390}
-_BLOCK_KEY = b"secure-fedmeta/thyroid/1"  # public: the table is
 
 _YES_NO = (
     "on_thyroxine",
@@ -130,31 +120,10 @@ TABLE = ShippedTable(
 )
 
 
-class ThyroidSource(ShippedTableSource):
-    """Records of patients by source of referral, cut into blocks of about `records_per_block`.
+class ThyroidSource(HashedTableSource):
+    """Records of patients by source of referral, in blocks of about `records_per_block`."""
 
-    Args:
-        options: sizes.
-        site: not needed: the table ships.
-        records: stand in for the shipped table's (`SourceClass`).
-
-    Raises:
-        DataError: the shipped file was changed, or given records lack a client, or leave one
-            without a task.
-    """
-
-    Options: ClassVar[type[SourceOptions]] = BlockOptions
     name = "thyroid"
-
-    def __init__(
-        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
-    ) -> None:
-        del site  # shipped
-        chosen = BlockOptions.model_validate(options.model_dump())
-        super().__init__(
-            TABLE,
-            by_hash(_BLOCK_KEY, CLIENT_RECORDS, chosen.records_per_block),
-            k_support=chosen.k_support,
-            k_query=chosen.k_query,
-            records=records,
-        )
+    table = TABLE
+    client_records = CLIENT_RECORDS
+    block_key = b"secure-fedmeta/thyroid/1"

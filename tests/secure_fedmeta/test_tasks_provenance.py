@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.rebuild.__main__ import rebuild
 from scripts.rebuild.common import Recipe, read_members, to_csv, to_gzip
 from scripts.rebuild.recipes import RECIPES
 
@@ -101,6 +102,32 @@ def test_archives_and_members_must_match_their_pins(tmp_path: Path, kind: str) -
         read_members(recipe(b"another", b"rows"), tmp_path)
     with pytest.raises(SystemExit, match="a/table: SHA-256 is"):
         read_members(recipe(data, b"another"), tmp_path)
+
+
+def test_a_check_tells_equal_from_another_compression_and_from_other_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _archive("whl", b"rows")
+    recipe = Recipe(
+        file="a.csv.gz",
+        requirement="a==1",
+        archive="a-1.whl",
+        archive_sha256=hashlib.sha256(data).hexdigest(),
+        members={"a/table": hashlib.sha256(b"rows").hexdigest()},
+        convert=lambda members: members["a/table"] + b" converted",
+    )
+    (tmp_path / recipe.archive).write_bytes(data)
+    rebuild(recipe, tmp_path, tmp_path, check=False)
+    built = tmp_path / recipe.file
+    assert gzip.decompress(built.read_bytes()) == b"rows converted"
+    rebuild(recipe, tmp_path, tmp_path, check=True)
+    assert "equal byte for byte" in capsys.readouterr().out
+    for other, said in ((b"rows converted", "another zlib"), (b"rows", "differs")):
+        other_file = gzip.compress(other, compresslevel=0, mtime=0)
+        built.write_bytes(other_file)
+        with pytest.raises(SystemExit, match=said):
+            rebuild(recipe, tmp_path, tmp_path, check=True)
+        assert built.read_bytes() == other_file
 
 
 @pytest.mark.slow
