@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secure_fedmeta.cli_data import check
 from secure_fedmeta.cli_ledger import Json, ledger_app
 from secure_fedmeta.cli_tune import tune
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 app.add_typer(ledger_app, name="ledger")
 app.command()(tune)
+app.command()(check)
 
 
 @app.command()

@@ -265,6 +265,18 @@ def _site(config: Config, site: Site) -> Site:
     return replace(site, block_secret=lambda: secret)
 
 
+def check_holdings(parts: Parts) -> None:
+    """Refuse what a run refuses when it makes its clients; nothing is drawn.
+
+    Raises:
+        ConfigError: with unit user, two clients hold tasks of one user.
+        DataError: a client has no task, or more than its source declares.
+    """
+    keys = dict.fromkeys(parts.training, bytes(32))
+    work = work_for(parts.plan, parts.learner, parts.source, keys, loss=parts.loss)
+    _check_units(work, parts)
+
+
 def _protocol(config: Config) -> SecureSum:
     name = config.secure_sum.protocol
     if name not in SECURE_SUMS:
@@ -283,8 +295,10 @@ def _protocol(config: Config) -> SecureSum:
 def _check_unit(config: Config, source: TaskSource) -> None:
     allowed = source.info.units
     if config.privacy.unit not in allowed:
+        reason = source.info.lacking.get(config.privacy.unit)
         raise ConfigError(
-            f"source {source.name!r} can promise only {', '.join(sorted(allowed))}",
+            f"source {source.name!r} can promise only {', '.join(sorted(allowed))}"
+            + (f": {reason}" if reason else ""),
             key="privacy.unit",
             value=config.privacy.unit,
         )

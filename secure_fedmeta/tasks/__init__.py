@@ -11,7 +11,7 @@ from secure_fedmeta.tasks.protocol import (
     TaskBlock,
     TaskSource,
 )
-from secure_fedmeta.tasks.registry import SOURCES, build_source, check_options
+from secure_fedmeta.tasks.registry import SOURCES, build_source, check_options, needs_data
 from secure_fedmeta.tasks.site import Site
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "build_source",
     "check_options",
     "draw",
+    "needs_data",
     "round_key",
 ]

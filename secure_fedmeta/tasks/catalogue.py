@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from secure_fedmeta.tasks.registry import SOURCES, build_source
+from secure_fedmeta.tasks.registry import SOURCES, build_source, needs_data
 
 COUNTS = ("rows", "clients", "tasks")
 NOTE = (
@@ -29,8 +29,7 @@ def catalogue() -> Iterator[dict[str, Any]]:
         DataError: a shipped file was changed.
     """
     for name in SOURCES.names():
-        needed = SOURCES.get(name).Options.model_fields.values()
-        if any(option.is_required() for option in needed):
+        if needs_data(name):
             empty = dict.fromkeys((*COUNTS, "units", "licence", "provenance"))
             yield {"name": name, **empty}
             continue

@@ -98,6 +98,7 @@ class SourceInfo:
         tasks: number of blocks that hold enough records.
         task_bounds: client -> public bound on its number of tasks, the same whatever the records.
         units: the units of privacy that the blocks can carry (record, task, user, client).
+        lacking: unit that they cannot carry -> why not, and what to change.
         licence: the data's licence.
         provenance: where the data come from, in one sentence.
         files: shipped file -> SHA-256 (hex) of its bytes; checked whenever the file is read.
@@ -134,6 +135,7 @@ class SourceInfo:
     balanced: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
+    lacking: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
     clipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)

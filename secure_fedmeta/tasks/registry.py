@@ -12,6 +12,7 @@ from secure_fedmeta.tasks.credit import CreditSource
 from secure_fedmeta.tasks.heart import HeartSource
 from secure_fedmeta.tasks.lending import LendingSource
 from secure_fedmeta.tasks.migraine import MigraineSource
+from secure_fedmeta.tasks.own_table import OwnTableSource
 from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tasks.site import Site
@@ -32,6 +33,7 @@ SOURCES: Registry[SourceClass] = Registry(
         "migraine": MigraineSource,
         "sinusoid": SinusoidSource,
         "synthetic": SyntheticSource,
+        "table": OwnTableSource,
         "thyroid": ThyroidSource,
         "vowels": VowelSource,
     },
@@ -59,11 +61,16 @@ def check_options(name: str, options: Mapping[str, object]) -> SourceOptions:
     except ValidationError as error:
         known = ", ".join(model.model_fields)
         found = "; ".join(
-            f"{'.'.join(('data.options', *map(str, item['loc'])))} = {item['input']!r}: "
-            f"{item['msg']}"
+            f"{'.'.join(('data.options', *map(str, item['loc'])))}{_shown(item['input'])}: "
+            f"{item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_url=False)
         )
         raise ConfigError(f"source {name!r}: {found} (allowed keys: {known})") from error
+
+
+def needs_data(name: str) -> bool:
+    """Whether the source comes without data: it has options that must be set, such as a path."""
+    return any(field.is_required() for field in SOURCES.get(name).Options.model_fields.values())
 
 
 def build_source(name: str, options: Mapping[str, object], site: Site | None = None) -> TaskSource:
@@ -80,3 +87,8 @@ def build_source(name: str, options: Mapping[str, object], site: Site | None = N
     """
     chosen = check_options(name, options)
     return SOURCES.get(name)(chosen, site=Site() if site is None else site)
+
+
+def _shown(value: object) -> str:
+    """The offending value, or nothing where it is a whole section, which the key names already."""
+    return "" if isinstance(value, Mapping) else f" = {value!r}"

@@ -17,8 +17,7 @@ from secure_fedmeta.aggregator import Release
 from secure_fedmeta.assessed import Signal, displacement
 from secure_fedmeta.meta import LEARNERS, TaskBatch
 from secure_fedmeta.pipeline import assemble
-from secure_fedmeta.tasks import SOURCES
-from tests.contracts.sources import options_of, small_source
+from tests.contracts.sources import SHIPPED, options_of, small_source
 from tests.secure_fedmeta.federation import Federation, tiny
 
 NOISE: dict[str, dict[str, object]] = {
@@ -45,7 +44,7 @@ combinations = pytest.mark.parametrize(
     [
         pytest.param(algorithm, source, mode, id=f"{algorithm}-{source}-{mode}")
         for algorithm in LEARNERS.names()
-        for source in SOURCES.names()
+        for source in SHIPPED
         for mode in (MODES if source == "sinusoid" else NOISE)
     ],
 )
@@ -89,7 +88,7 @@ def test_a_round_moves_the_model_by_the_opened_sum(
         assert int((part == 0).sum()) <= len(part) // 4
 
 
-@pytest.mark.parametrize("source", SOURCES.names())
+@pytest.mark.parametrize("source", SHIPPED)
 @pytest.mark.parametrize("algorithm", LEARNERS.names())
 def test_one_task_moves_the_sum_within_the_bound_whatever_its_rows(
     algorithm: str, source: str

@@ -20,27 +20,25 @@ from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks import (
     SOURCES,
     Record,
-    Site,
     TaskBlock,
     TaskSource,
-    check_options,
     round_key,
 )
-from tests.contracts.sources import options_of, small_source
+from tests.contracts.sources import OWN, SHIPPED, own_source, rebuilt, small_source
 
 SECRET = bytes(range(32))
 
 
-@pytest.fixture(params=SOURCES.names(), scope="module")
-def source(request: pytest.FixtureRequest) -> TaskSource:
-    """Each registered source, large ones in a small form."""
-    return small_source(request.param)
+@pytest.fixture(params=[*SHIPPED, *OWN], scope="module")
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TaskSource:
+    """Each registered source: large ones in a small form, others on small files of one's own."""
+    if request.param in SHIPPED:
+        return small_source(request.param)
+    return own_source(request.param, tmp_path_factory.mktemp("own"))
 
 
-def rebuilt(source: TaskSource, records: list[Record]) -> TaskSource:
-    """The same source over other records."""
-    options = check_options(source.name, options_of(source.name))
-    return SOURCES.get(source.name)(options, site=Site(), records=records)
+def test_every_source_that_needs_data_has_some() -> None:
+    assert {name for name, _ in OWN.values()} == set(SOURCES.names()) - set(SHIPPED)
 
 
 def marked(source: TaskSource) -> list[Record]:

@@ -1,0 +1,43 @@
+"""The command that says what is in a person's own data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secure_fedmeta.cli_ledger import Json
+
+
+def check(
+    config: Annotated[Path, typer.Argument(help="TOML file whose data are read and checked.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, in TOML syntax."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the data of a config as a run would, and say what is in them; nothing is trained.
+
+    The figures are for whoever holds the data: they are exact, and no noise protects them.
+    """
+    from rich.console import Console
+
+    from secure_fedmeta.config import load_config
+    from secure_fedmeta.console_data import render_check
+    from secure_fedmeta.data_check import check_data
+    from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.tasks import Site
+
+    settings = load_config(config, overrides or ())
+    with Console(stderr=True, quiet=as_json).status("reading data"):
+        try:
+            found = check_data(settings, site=Site(config.parent))
+        except ConfigError as error:
+            raise error.in_file(str(config)) from error
+    if as_json:
+        print(json.dumps(found))
+    else:
+        Console(highlight=False).print(render_check(found))

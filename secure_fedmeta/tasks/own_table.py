@@ -1,0 +1,223 @@
+"""A person's own table: CSV, Parquet or NPZ with declared columns, bounds and clients.
+
+A record's id is a path: its client, its user and its task as far as they are declared, and then an
+id of its own. With a user or a task a block is a folder of these paths; else the block follows from
+a keyed hash of the whole path. The key is a secret that stays with the data, unless these are
+public: whoever knows ids would otherwise know who is in one task with whom, and could choose ids
+that gather in one task.
+
+Without a column for it, a record's own id is its place among the rows of its folder. Taking a row
+away then renames those behind it. In folders that changes nothing (they are the same sets of rows);
+with hashing it would move other records to other tasks, so that the unit task, which adds or takes
+away the rows of one task, is not promised. A replaced record stays where it was in either case.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+from urllib.parse import quote
+
+from secure_fedmeta.errors import DataError
+from secure_fedmeta.tasks.blocked import BlockedSource
+from secure_fedmeta.tasks.blocks import Blocking, by_hash, cut
+from secure_fedmeta.tasks.dictionary import (
+    Category,
+    Code,
+    DataDictionary,
+    Feature,
+    Number,
+    Value,
+    linear,
+)
+from secure_fedmeta.tasks.own_table_features import column_of, inputs_of
+from secure_fedmeta.tasks.own_table_options import TableOptions, TargetOptions
+from secure_fedmeta.tasks.protocol import ClientData, Record, SourceInfo, SourceOptions
+from secure_fedmeta.tasks.site import Site
+from secure_fedmeta.tasks.table import Place, Row, Sheet, Table, TableLayout, read_table
+from secure_fedmeta.tasks.table_files import open_table
+
+NO_USER = "no column says which person a record is of; declare data.options.user"
+NO_RECORD = (
+    "without record ids, taking a record away renumbers those behind it, which would move to other "
+    "tasks; declare data.options.record, or the tasks with data.options.task"
+)
+NAME = r"[^\x00-\x1f\x7f-\x9f]{1,200}"
+_PUBLIC_KEY = b"secure-fedmeta/table/1"
+_ID = "\0record"
+"""The column of a record's path; no file can hold a column of this name by accident."""
+
+
+class OwnTableSource(BlockedSource):
+    """A table in a file of the user's own.
+
+    Args:
+        options: what is declared of it.
+        site: the folder that its path starts from, and the secret that keys its blocks.
+        records: stand in for the file's (`SourceClass`); their ids are paths as above.
+
+    Raises:
+        ConfigError: the file is of another kind, or its reader is not installed.
+        DataError: the file breaks what was declared, or leaves a client without a task.
+    """
+
+    Options: ClassVar[type[SourceOptions]] = TableOptions
+    name = "table"
+
+    def __init__(
+        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
+    ) -> None:
+        chosen = TableOptions.model_validate(options.model_dump())
+        dictionary = _dictionary(chosen)
+        table = _read(chosen, site, dictionary) if records is None else Table(tuple(records))
+        blocking = _blocking(chosen, site)
+        blocks = cut(
+            table.records,
+            names=blocking.counts,
+            block_of=blocking.block_of,
+            min_records=chosen.k_support + chosen.k_query,
+        )
+        _check_bounds(blocks.clients, blocking.counts)
+        output_dim, loss, metric = _task_of(chosen.target)
+        info = SourceInfo(
+            rows=len(table.records),
+            clients=len(blocks.clients),
+            tasks=sum(len(client.blocks) for client in blocks.clients.values()),
+            task_bounds=blocking.counts,
+            units=blocking.units,
+            licence=chosen.licence,
+            provenance=f"{Path(chosen.path).name}, a table of the user's own",
+            public=chosen.public,
+            features=tuple(feature.name for feature in dictionary.features),
+            input_bounds=(-1.0, 1.0),
+            output_dim=output_dim,
+            loss=loss,
+            metric=metric,
+            k_support=chosen.k_support,
+            k_query=chosen.k_query,
+            lacking=_lacking(blocking.units),
+            excluded={**table.excluded, **blocks.excluded},
+            clipped=table.clipped,
+            missing=table.missing,
+        )
+        super().__init__(info, blocks.clients, table.records)
+
+
+def _dictionary(options: TableOptions) -> DataDictionary:
+    """The declared columns, and the inputs in the order of the columns' names.
+
+    A config's digest does not depend on the order of its settings, so that the model must not.
+    """
+    names = [name for name in (options.record, options.user, options.task) if name is not None]
+    columns = [
+        Category(options.client, tuple(options.declared)),
+        *(Code(name, NAME, "1 to 200 printable characters") for name in names),
+        _target_column(options.target),
+        *(column_of(name, chosen) for name, chosen in sorted(options.features.items())),
+    ]
+    inputs: list[Feature] = []
+    for name, chosen in sorted(options.features.items()):
+        inputs += inputs_of(name, chosen)
+    return DataDictionary(tuple(columns), tuple(inputs))
+
+
+def _read(options: TableOptions, site: Site, dictionary: DataDictionary) -> Table:
+    columns = [column.name for column in dictionary.columns]
+    sheet = open_table(site.folder / options.path, columns)
+    layout = TableLayout(
+        dictionary=dictionary,
+        record=_ID,
+        place=lambda row: Place(
+            str(row[options.client]), None if options.user is None else str(row[options.user])
+        ),
+        target=_target(options.target),
+    )
+    table = read_table(
+        replace(sheet, columns=(*sheet.columns, _ID), rows=_with_paths(sheet, options)), layout
+    )
+    if not table.records:
+        raise DataError(f"{sheet.file}: holds no row")
+    return table
+
+
+def _with_paths(sheet: Sheet, options: TableOptions) -> Iterator[Row]:
+    """The rows with the path of their record.
+
+    Raises:
+        DataError: two records of one client have the same id; names both places.
+    """
+    folders = [c for c in (options.client, options.user, options.task) if c is not None]
+    places: Counter[str] = Counter()
+    seen: dict[str, int] = {}
+    for where, cells in sheet.rows:
+        folder = "/".join(quote(cells[column], safe="") for column in folders)
+        if options.record is None:
+            places[folder] += 1
+            path = f"{folder}/{places[folder]}"
+        else:
+            own = cells[options.record]
+            path = f"{folder}/{quote(own, safe='')}"
+            key = f"{cells[options.client]}\0{own}"
+            if key in seen:
+                raise DataError(
+                    f"{where}, {options.record} = {own!r}: client {cells[options.client]!r} has "
+                    f"this record in {where.counted} {seen[key]} already; ids must be unique"
+                )
+            seen[key] = where.number
+        yield where, {**cells, _ID: path}
+
+
+def _blocking(options: TableOptions, site: Site) -> Blocking:
+    if options.records is not None:
+        key = _PUBLIC_KEY if options.public else site.block_secret()
+        found = by_hash(key, options.records, options.records_per_block)
+        units = found.units if options.record is not None else found.units - {"task"}
+        return replace(found, units=units)
+    units = frozenset({"record", "task", "client"})
+    return Blocking(
+        options.declared,
+        lambda record: record.id.rpartition("/")[0],
+        units if options.user is None else units | {"user"},
+    )
+
+
+def _check_bounds(clients: Mapping[str, ClientData], bounds: Mapping[str, int]) -> None:
+    for name, client in clients.items():
+        if len(client.blocks) > bounds[name]:
+            raise DataError(
+                f"client {name!r} has {len(client.blocks)} tasks, more than the {bounds[name]} of "
+                "data.options.max_tasks: declare a larger bound, or take rows out"
+            )
+
+
+def _lacking(units: frozenset[str]) -> dict[str, str]:
+    reasons = {"user": NO_USER, "task": NO_RECORD}
+    return {unit: reason for unit, reason in reasons.items() if unit not in units}
+
+
+def _task_of(
+    target: TargetOptions,
+) -> tuple[int, Literal["mse", "cross_entropy"], Literal["auc", "mse", "accuracy"]]:
+    """Outputs of the model, loss and metric."""
+    if not target.values:
+        return 1, "mse", "mse"
+    if len(target.values) == 2:
+        return 1, "cross_entropy", "auc"
+    return len(target.values), "cross_entropy", "accuracy"
+
+
+def _target_column(target: TargetOptions) -> Number | Category:
+    if target.bounds is None:
+        return Category(target.column, target.values)
+    return Number(target.column, "", *target.bounds, above=target.above)
+
+
+def _target(target: TargetOptions) -> Callable[[Mapping[str, Value]], float]:
+    """A row's target: the place of its word, or the number scaled to [-1, 1]."""
+    if target.bounds is None:
+        places = {word: float(place) for place, word in enumerate(target.values)}
+        return lambda row: places[str(row[target.column])]
+    return linear(target.column, target.column, *target.bounds).scaled
