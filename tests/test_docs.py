@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import click
 import pytest
@@ -229,7 +229,8 @@ def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         section = (field.annotation, *getattr(field.annotation, "__args__", ()))
         models = [a for a in section if isinstance(a, type) and issubclass(a, BaseModel)]
         if models:
-            yield from settings(models[0], f"{prefix}{name}.")
+            column = "COLUMN." if get_origin(field.annotation) is dict else ""
+            yield from settings(models[0], f"{prefix}{name}.{column}")
         else:
             yield f"{prefix}{name}", allowed(schema["properties"][name]), default(field)
 
