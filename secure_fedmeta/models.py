@@ -195,6 +195,8 @@ def _objection(part: nn.Module) -> str | None:
         )
     if isinstance(part, _DropoutNd) and part.p > 0:
         return "it draws from the process-wide random generator; set p = 0 or remove it"
+    if isinstance(part, torch.jit.ScriptModule):
+        return "compiled code cannot be watched; pass the module that it was scripted from"
     if isinstance(part, nn.RNNBase) and part.dropout > 0:
         return "it draws from the process-wide random generator; set dropout = 0"
     return None

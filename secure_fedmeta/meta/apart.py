@@ -11,11 +11,14 @@ Look-ups beside the table. `vmap` turns the tables of all tasks into one long ta
 row behind a task's last one is the next task's first: a number out of range then reads, and learns
 for, another task (seen with torch 2.13). Where all share one table it ends the pass for everybody.
 Such a number is NaN here, so that the task that holds it counts as zero and nobody notices.
+`index_fill` writes beside in the same way, by a negative number too, and is refused.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import deque
 from collections.abc import Callable, Set
 from typing import Any
 
@@ -30,8 +33,25 @@ _ALL_OF_TORCH = _OF_TORCH | {"_flat_weights", "_flat_weight_refs"}
 """The same of recurrent layers, which list their weights again whenever some are handed in."""
 
 
+_TABLE_FIRST = (torch.embedding, torch.ops.aten.embedding, torch.ops.aten.embedding.default)
+_FILLS = (
+    torch.index_fill,
+    Tensor.index_fill,
+    Tensor.index_fill_,
+    torch.ops.aten.index_fill,
+    torch.ops.aten.index_fill_,
+)
+
+
+_Call = tuple[Tensor, Tensor, Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor]]
+
+
 class LookUpsApart(TorchFunctionMode):
-    """Within this block a look-up in a table of embeddings gives NaN for numbers out of range."""
+    """Within this block a look-up in a table of embeddings gives NaN for numbers out of range.
+
+    Raises:
+        RuntimeError: a call of `index_fill`.
+    """
 
     def __torch_function__(
         self,
@@ -42,37 +62,42 @@ class LookUpsApart(TorchFunctionMode):
     ) -> Any:
         """Call `func`, which is any of torch's functions, with numbers in range."""
         del types
-        named = dict(kwargs or {})
+        named = kwargs or {}
         if func is functional.embedding:
-            order = ("input", "weight")
-        elif func is torch.embedding:
-            order = ("weight", "indices" if "indices" in named else "input")
-        else:
-            return func(*args, **named)
-        named |= dict(zip(order, args, strict=False))
-        return _looked_up(func, order, named, args[len(order) :])
+            return _apart(_by_function, func, args, named)
+        if func in _TABLE_FIRST:
+            return _apart(_by_operation, func, args, named)
+        if func in _FILLS or getattr(func, "overloadpacket", None) in _FILLS:
+            raise RuntimeError("index_fill reaches from one task to another; take torch.where")
+        return func(*args, **named)
 
 
-def _looked_up(
+def _by_function(input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> _Call:  # noqa: A002
+    return weight, input, lambda func, table, inside: func(inside, table, *rest, **named)
+
+
+def _by_operation(weight: Tensor, indices: Tensor, *rest: Any, **named: Any) -> _Call:
+    return weight, indices, lambda func, table, inside: func(table, inside, *rest, **named)
+
+
+def _apart(
+    read: Callable[..., _Call],
     func: Callable[..., Tensor],
-    order: tuple[str, str],
+    args: tuple[Any, ...],
     named: dict[str, Any],
-    rest: tuple[Any, ...],
 ) -> Tensor:
-    table = named.pop("weight")
-    (numbers_name,) = (name for name in order if name != "weight")
-    numbers = named.pop(numbers_name)
+    """A look-up with NaN in place of what is out of range; `read` knows the order of arguments."""
+    table, numbers, call = read(*args, **named)
     known = (numbers >= 0) & (numbers < table.shape[0])
-    inside = torch.where(known, numbers, 0)
-    first, second = (table, inside) if order[0] == "weight" else (inside, table)
-    return func(first, second, *rest, **named).masked_fill(~known.unsqueeze(-1), math.nan)
+    found = call(func, table, torch.where(known, numbers, 0))
+    return found.masked_fill(~known.unsqueeze(-1), math.nan)
 
 
 class Attributes:
     """What the plain attributes of a module hold, to be found again after every pass.
 
-    Tensors, numbers, texts and containers of these are compared; of any other object only which
-    one it is. What a module keeps outside of itself is not found.
+    Tensors, numbers, texts, containers and the attributes of other objects are compared. What a
+    module keeps outside of itself is not found.
 
     Args:
         module: it and its submodules are looked at now.
@@ -96,18 +121,27 @@ class Attributes:
 
 
 def _plain(held: dict[str, Any], skipped: Set[str]) -> dict[str, Any]:
-    return {key: _kept(value) for key, value in held.items() if key not in skipped}
+    return {key: _kept(value, set()) for key, value in held.items() if key not in skipped}
 
 
-def _kept(value: Any) -> Any:
-    """A copy as deep as containers go; a tensor stands with the number of its changes in place."""
+def _kept(value: Any, seen: set[int]) -> Any:
+    """A copy as deep as containers and objects go; a tensor with its number of changes in place.
+
+    Each object is looked into once, so that those which hold each other end. Loggers cache levels.
+    """
     if isinstance(value, Tensor):
         return (value, value._version)
-    if isinstance(value, dict):
-        return tuple((key, _kept(one)) for key, one in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(_kept(one) for one in value)
-    return frozenset(value) if isinstance(value, set) else value
+    if isinstance(value, (set, frozenset)):
+        return frozenset(value)
+    if id(value) in seen or isinstance(value, (nn.Module, type, logging.Logger)):
+        return value
+    seen.add(id(value))
+    if isinstance(value, (list, tuple, deque)):
+        return tuple(_kept(one, seen) for one in value)
+    held = value if isinstance(value, dict) else getattr(value, "__dict__", None)
+    if not isinstance(held, dict):
+        return value
+    return (value, tuple((key, _kept(one, seen)) for key, one in held.items()))
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
@@ -139,6 +140,13 @@ def test_entry_points_are_read_from_the_documented_group() -> None:
     )
 
 
+def _scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: nn.Module = torch.jit.script(nn.Linear(2, 2))  # type: ignore[no-untyped-call]
+    return module
+
+
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
@@ -150,6 +158,7 @@ def test_entry_points_are_read_from_the_documented_group() -> None:
         (nn.AlphaDropout(0.1), "random generator"),
         (nn.LSTM(2, 2, num_layers=2, dropout=0.1), "random generator"),
         (nn.LazyLinear(2), "no shape yet"),
+        (_scripted(), "cannot be watched"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )

@@ -6,7 +6,9 @@ row that follows from two tasks.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,7 @@ from secure_fedmeta.models import build_model
 
 TOKENS, CLASSES, WIDTH = 7, 3, 16
 HONEST, ROWS = 4, 3
+ATEN = torch.ops.aten
 Fill = tuple[float | None, float | None]
 
 
@@ -67,6 +70,7 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "table": Table,
     "table-by-function": lambda: Table(functional.embedding),
     "table-by-operation": lambda: Table(lambda tokens, weight: torch.embedding(weight, tokens)),
+    "table-by-aten": lambda: Table(lambda tokens, weight: ATEN.embedding.default(weight, tokens)),
 }
 BAD: tuple[tuple[Fill, ...], ...] = (
     ((0.0, 0.0), (math.nan, None), (math.inf, None), (3e38, 1.0)),
@@ -134,6 +138,25 @@ def test_a_number_beside_the_table_makes_its_own_task_zero(kind: str) -> None:
     assert rows.isfinite().all(1).tolist() == [True] * HONEST + [False] * len(BAD[2])
 
 
+FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "method": lambda found, rows: found.index_fill(0, rows, 1.0),
+    "in place": lambda found, rows: (found + 0.0).index_fill_(0, rows, 1.0),
+    "function": lambda found, rows: torch.index_fill(found, 0, rows, 1.0),
+    "aten": lambda found, rows: ATEN.index_fill.int_Scalar(found, 0, rows, 1.0),
+}
+
+
+@pytest.mark.parametrize("how", FILLS)
+def test_writing_by_number_into_the_rows_of_all_tasks_is_refused(how: str) -> None:
+    def look_up(tokens: Tensor, weight: Tensor) -> Tensor:
+        return FILLS[how](functional.embedding(tokens, weight), tokens[:, 0])
+
+    learner = build_learner("maml", Table(look_up), "cross_entropy", device="cpu")
+    batch = cohort("table", ())
+    with pytest.raises(ConfigError, match=r"index_fill reaches from one task to another"):
+        learner.outer_vectors(torch.zeros(learner.spec.size), batch)
+
+
 @pytest.mark.parametrize("label", [math.nan, math.inf, -1.0, -100.0, 3.0, 1e30])
 def test_a_label_of_no_class_makes_its_own_task_nan(label: float) -> None:
     loss = LOSSES.get("cross_entropy")
@@ -165,11 +188,20 @@ class Keeping(nn.Module):
         return out
 
 
+class Cache:
+    """What a network may carry along beside its parameters."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+
+
 KEEPING = {
     "the rows before": (lambda net, x: setattr(net, "held", x), None),
     "a new attribute": (lambda net, x: setattr(net, "last", x), None),
     "a list": (lambda net, x: net.held.append(x), []),
     "inside a dict": (lambda net, x: net.held["a"].add(x.ndim), {"a": {0}}),
+    "in an object": (lambda net, x: net.held.rows.append(x), Cache()),
+    "in a queue": (lambda net, x: net.held.append(x), deque(maxlen=1)),
     "a counter": (lambda net, _: setattr(net, "held", net.held + 1), 0),
     "in place": (lambda net, _: net.held.add_(1), torch.zeros(3)),
 }
@@ -183,6 +215,24 @@ def test_a_module_that_remembers_is_refused(kept: str, each: Each) -> None:
     batch = cohort("linear", ())
     with pytest.raises(ConfigError, match=r"changes (held|last) in its forward pass"):
         engine.gradient(torch.zeros(engine.spec.size), batch.support_x, batch.support_y)
+
+
+def test_attributes_that_stay_as_they_are_are_no_state() -> None:
+    """Objects that hold each other, and loggers, which change whenever they are asked."""
+    loop: dict[str, object] = {"numbers": [1, 2.0, "a"], "cache": Cache()}
+    loop["itself"] = loop
+    logger = logging.getLogger(__name__)
+
+    def how(net: Any, _: Tensor) -> None:
+        logger.isEnabledFor(logging.CRITICAL)
+        assert net.held["itself"] is net.held
+
+    net = Keeping(how, loop)
+    net.logger = logger  # type: ignore[assignment]
+    engine = FunctionalEngine(net, LOSSES.get("cross_entropy"))
+    batch = cohort("linear", ())
+    for _ in range(2):
+        engine.gradient(torch.ones(engine.spec.size), batch.support_x, batch.support_y)
 
 
 def test_how_a_cohort_is_split_does_not_follow_from_what_a_task_holds() -> None:
