@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import PlanRefused
 from privacy.rng import SecureRandom
+from privacy.stages import Stage, stage
 
 MIN_BOUND, MAX_BOUND = 2.0**-500, 2.0**500
 MAX_ROUNDED = 2.0**52
@@ -257,13 +258,17 @@ def bounded_sum(
     """
     mapped = forward(clip_l2(units[:0], clip)).shape[1]
     total = np.zeros(mapped + (0 if behind is None else behind.shape[1]), dtype=np.int64)
-    # One row at a time: what one unit needs stays small, however many there are.
-    for unit in range(units.shape[0]):
-        row = forward(clip_l2(units[unit : unit + 1], clip))
-        np.multiply(row, scale, out=row)
-        if behind is not None:
-            row = np.concatenate([row, behind[unit : unit + 1]], axis=1)
-        rounded = round_stochastic(row, rng)
-        np.clip(rounded[:, :mapped], -cap, cap, out=rounded[:, :mapped])
-        total += clip_integers(rounded, delta)[0]
+    # Few rows at a time: what they need stays small, however many units there are.
+    for some in _blocks(units.shape[0], max(1, _ROUND_BLOCK // max(1, units.shape[1]))):
+        with stage(Stage.CLIP):
+            clipped = clip_l2(units[some], clip)
+            # A matrix product would round a row by how many others there are: each row alone.
+            rows = np.concatenate([forward(clipped[i : i + 1]) for i in range(len(clipped))])
+        with stage(Stage.ENCODE):
+            np.multiply(rows, scale, out=rows)
+            if behind is not None:
+                rows = np.concatenate([rows, behind[some]], axis=1)
+            rounded = round_stochastic(rows, rng)
+            np.clip(rounded[:, :mapped], -cap, cap, out=rounded[:, :mapped])
+            total += clip_integers(rounded, delta).sum(axis=0)
     return total

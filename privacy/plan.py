@@ -33,6 +33,7 @@ from privacy.local import LOCAL, message_of
 from privacy.noise import SAMPLERS
 from privacy.plan_fields import PlanFields
 from privacy.rng import SecureRandom
+from privacy.stages import Stage, stage
 from privacy.terms import (
     Terms,
     check_int,
@@ -185,7 +186,8 @@ class PrivacyPlan(PlanFields):
             PlanRefused: fewer than 0 units, or more than max_units_per_client.
         """
         check_units(units, self.max_units_per_client)
-        return throw_coins(units, self.rate, rng)
+        with stage(Stage.DRAW):
+            return throw_coins(units, self.rate, rng)
 
     def encode(
         self, vectors: NDArray[np.floating[Any]], rng: SecureRandom, **rest: Any
@@ -202,7 +204,8 @@ class PrivacyPlan(PlanFields):
 
     def noise_share(self, rng: SecureRandom) -> NDArray[np.int64]:
         """Fresh noise of one client: int64 [dimension], of variance share_variance."""
-        return SAMPLERS[self.mechanism](self.share_variance, self.dimension, rng)
+        with stage(Stage.NOISE):
+            return SAMPLERS[self.mechanism](self.share_variance, self.dimension, rng)
 
     def unit_sum(
         self,

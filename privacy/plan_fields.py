@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from privacy.compression import Compression
@@ -105,5 +106,10 @@ class PlanFields:
 
     def digest(self) -> bytes:
         """SHA-256 of `to_json` with sorted keys and no spaces: 32 bytes that name the plan."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
+        # Every client of a simulated round asks for it, and a plan never changes.
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).digest()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from privacy.clip import _squared_norm, bounded_sum, clip_integers, clip_l2, round_stochastic
 from privacy.compression import Compression
@@ -325,3 +326,29 @@ def test_a_row_just_beyond_delta_is_clipped_and_one_at_delta_is_kept(delta: int)
 @example(np.full(40, 2**31))
 def test_squares_are_added_up_exactly_beyond_int64(row: np.ndarray) -> None:
     assert _squared_norm(row) == sum(int(value) ** 2 for value in row)
+
+
+@pytest.mark.parametrize("block", [1, 7, 12, 1 << 16])
+def test_the_sum_does_not_depend_on_how_many_rows_go_together(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values that need no rounding, of rows below, at and beyond every bound."""
+    rows = np.array([[1, 2, 0], [3, -4, 0], [-30, 0, 40], [np.nan, 1, 1], [0, 0, 0], [2, 2, 1]])
+    behind = np.arange(6, dtype=np.float64)[:, None]
+    monkeypatch.setattr("privacy.clip._ROUND_BLOCK", block)
+    shapes: list[int] = []
+
+    def alone(row: NDArray[np.float64]) -> NDArray[np.float64]:
+        shapes.append(len(row))
+        return row
+
+    total = bounded_sum(
+        rows, clip=5.0 * (1 + 2**-40), forward=alone, scale=1.0, cap=3, delta=100,
+        rng=SecureRandom.from_key(bytes(32)), behind=behind,
+    )  # fmt: skip
+    assert set(shapes) == {0, 1}  # a product with more rows could round each by the others
+    assert len(shapes) == 7
+    # 3, -4 is within; -30, 40 becomes -3, 4 up to rounding at random; then 3 is the cap.
+    assert total[[1, 3]].tolist() == [2 - 3 + 2, 15]
+    assert abs(total[0] - (1 + 3 - 3 + 2)) <= 1
+    assert abs(total[2] - (3 + 1)) <= 1
