@@ -90,6 +90,7 @@ bench: $(BENCH)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.noise --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.round_overhead --json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale_masking --clients 100 1000 --json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.simulation --json
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -25,6 +25,7 @@ from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown, PrivacyE
 from privacy.events import Event
 from privacy.extras import Measured
 from privacy.ledger import Ledger
+from privacy.stages import Stage, stage
 from secure_fedmeta.charge import tell_accounting
 from secure_fedmeta.exchange import Exchange, Intent
 from secure_fedmeta.intent import Evidence, facts
@@ -265,10 +266,11 @@ class Aggregator:
         self._ledger.commit(self._reservation)
         tell_accounting(plan)
         everything = self._ledger.counts(self._population)
-        average = plan.decode(done.total, round_index=exchange.round, clip=exchange.clip)
-        beside = plan.beside(done.total, survivors=len(done.contributors), clip=exchange.clip)
-        self._clip = beside.next_clip
-        self._state = self._optimiser.update(self._state, torch.from_numpy(average))
+        with stage(Stage.SERVER):
+            average = plan.decode(done.total, round_index=exchange.round, clip=exchange.clip)
+            beside = plan.beside(done.total, survivors=len(done.contributors), clip=exchange.clip)
+            self._clip = beside.next_clip
+            self._state = self._optimiser.update(self._state, torch.from_numpy(average))
         # Of runs that charge this population at the same time, the log tells nothing: its figures
         # are those of its own entries, so that they can be recomputed from it.
         logged = spend_counted(self._logged, delta=plan.delta, order=self._order)

@@ -14,6 +14,7 @@ import torch
 
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
+from privacy.stages import Stage, stage
 from secure_fedmeta.client import Work, contribution
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
 
@@ -50,7 +51,7 @@ def train_in_clear(
         total = np.zeros(plan.dimension, dtype=np.int64)
         for index in plan.cohort(round_index):
             name = names[index - 1]
-            total += contribution(
+            vector = contribution(
                 work,
                 name,
                 model,
@@ -59,8 +60,11 @@ def train_in_clear(
                 noise=streams[name],
                 clip=clip,
             )
-        average = plan.decode(total, round_index=round_index, clip=clip)
-        clip = plan.beside(total, survivors=plan.cohort_size, clip=clip).next_clip
-        state = optimiser.update(state, torch.from_numpy(average))
+            with stage(Stage.SUM):
+                total += vector
+        with stage(Stage.SERVER):
+            average = plan.decode(total, round_index=round_index, clip=clip)
+            clip = plan.beside(total, survivors=plan.cohort_size, clip=clip).next_clip
+            state = optimiser.update(state, torch.from_numpy(average))
         done(round_index)
     return state.average.to(torch.float32)

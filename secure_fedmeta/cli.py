@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secure_fedmeta.cli_compare import compare
 from secure_fedmeta.cli_data import check
 from secure_fedmeta.cli_ledger import Json, ledger_app
 from secure_fedmeta.cli_tune import tune
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(ledger_app, name="ledger")
 app.command()(tune)
 app.command()(check)
+app.command()(compare)
 
 
 @app.command()
@@ -49,27 +51,38 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder that the run directory is made in.")] = Path(
         "runs"
     ),
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Trace the first rounds by stage; public data alone."),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the released figures as scalars, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a federated meta-model and leave model, report and audit log in a run directory."""
     from secure_fedmeta.config import load_config
     from secure_fedmeta.console import ConsoleProgress
     from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.instruments import chosen
     from secure_fedmeta.tasks import Site
     from secure_fedmeta.training import run as train
 
     path = config or _only_config(Path.cwd())
     settings = load_config(path, overrides or ())
+    watching = chosen(profile=profile, tensorboard=tensorboard)
     with ConsoleProgress(settings.training.rounds, quiet=as_json) as progress:
         try:
             site = Site(path.parent)
-            result = train(settings, out=out, progress=progress, site=site)
+            result = train(settings, out=out, progress=progress, site=site, instruments=watching)
         except ConfigError as error:
             raise error.in_file(str(path)) from error
     if as_json:
         print(json.dumps(result.report))
     else:
         _show_report(result.directory, result.report)
+        for line in (line for one in watching for line in one.lines()):
+            print(line)
     codes = {"completed": OK, "budget": CHECK_FAILED, "aborted": ROUND_FAILED}
     raise typer.Exit(codes[result.status])
 

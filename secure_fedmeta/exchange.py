@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from crypto.errors import MessageRefused
 from crypto.secure_sum import Done, Outgoing, Ready, SumAggregator
 from privacy.events import Event
+from privacy.stages import Stage, stage
 from secure_fedmeta.messages import RoundOpen, SumStep, encode
 
 MAX_REASONS = 32
@@ -48,7 +49,8 @@ class Exchange:
 
     def begin(self) -> Mapping[int, bytes]:
         """The opening messages: the model and the first step of the secure sum."""
-        return self._wrap(self.machine.begin())
+        with stage(Stage.SUM):
+            return self._wrap(self.machine.begin())
 
     @property
     def expecting(self) -> frozenset[int]:
@@ -58,7 +60,8 @@ class Exchange:
     def receive(self, sender: int, message: bytes) -> None:
         """Take one reply; what the secure sum refuses is counted and otherwise ignored."""
         try:
-            self.machine.receive(sender, message)
+            with stage(self._stage):
+                self.machine.receive(sender, message)
         except MessageRefused as refusal:
             known = refusal.reason in self.rejected or len(self.rejected) < MAX_REASONS
             reason = refusal.reason if known else OTHER_REASONS
@@ -68,12 +71,18 @@ class Exchange:
 
     def advance(self) -> Mapping[int, bytes] | Ready | Done:
         """Close the step with what has arrived; raises SumAborted below the thresholds."""
-        result = self.machine.advance()
-        return self._wrap(result) if isinstance(result, Outgoing) else result
+        with stage(self._stage):
+            result = self.machine.advance()
+            return self._wrap(result) if isinstance(result, Outgoing) else result
 
     def authorise(self, intent: Intent) -> Mapping[int, bytes]:
         """The first request towards the opening, bound to the logged intent."""
-        return self._wrap(self.machine.authorise(intent.digest, intent.evidence))
+        with stage(Stage.OPEN):
+            return self._wrap(self.machine.authorise(intent.digest, intent.evidence))
+
+    @property
+    def _stage(self) -> Stage:
+        return Stage.SUM if self.intent is None else Stage.OPEN
 
     def _wrap(self, outgoing: Outgoing) -> Mapping[int, bytes]:
         """Each party's first message of the attempt carries the model."""

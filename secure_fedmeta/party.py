@@ -26,6 +26,7 @@ from crypto.codec import MAX_U32
 from crypto.errors import CryptoError, MessageRefused, OutOfOrder, StateRefused
 from crypto.secure_sum import SumParty, Terms
 from privacy.errors import PlanRefused
+from privacy.stages import Stage, stage
 from secure_fedmeta.intent import LogWatch
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, from_wire, to_wire
 from secure_fedmeta.party_state import PartyState
@@ -115,7 +116,7 @@ class Party(ABC):
             OutOfOrder: the open attempt has answered its last step.
             StateError: the answer could not be made durable, and is not given.
         """
-        with self._turn:
+        with self._turn, stage(Stage.MASK):
             return self._answer(message)
 
     def _answer(self, message: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The run's curves as SVG files: deterministic, self-contained, no fonts fetched."""
+"""Curves as SVG files, or PNG by suffix: deterministic, self-contained, no fonts fetched."""
 
 from __future__ import annotations
 
@@ -97,6 +97,36 @@ def plot_cohort(
     _save(figure, path)
 
 
+def plot_comparison(
+    path: Path,
+    runs: Sequence[tuple[str, Mapping[str, tuple[float | None, float | None]]]],
+    *,
+    metric: str,
+) -> None:
+    """Held-out scores of several runs, each with its 95 % interval over clients.
+
+    Args:
+        path: the SVG or PNG file to write.
+        runs: label, and arm -> mean and half the width of its interval; a mean of None is left out.
+        metric: name of the score.
+    """
+    figure, axes = _figure("Held-out clients", f"mean {metric}, 95 % interval", "")
+    arms = dict.fromkeys(arm for _, scores in runs for arm in scores)
+    for number, (arm, marker) in enumerate(zip(arms, "osv^D", strict=False)):
+        points = [
+            (scores[arm][0], scores[arm][1] or 0.0, row + 0.12 * (number - (len(arms) - 1) / 2))
+            for row, (_, scores) in enumerate(runs)
+            if arm in scores and scores[arm][0] is not None
+        ]
+        if points:
+            x, width, y = zip(*points, strict=True)
+            axes.errorbar(x, y, xerr=width, fmt=marker, capsize=3, label=arm.replace("_", " "))
+    axes.set_yticks(range(len(runs)), [label for label, _ in runs])
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=3)
+    _save(figure, path)
+
+
 def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, mpl.axes.Axes]:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -109,5 +139,7 @@ def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, mpl.axes.Axes
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    form = path.suffix.removeprefix(".")
+    metadata = {"Date": None} if form == "svg" else {}
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its stubs list literal keys
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        figure.savefig(path, format=form, metadata=metadata)

@@ -32,9 +32,9 @@ from secure_fedmeta.assessed import Ints, Subject
 from secure_fedmeta.client import Client, Holdings, Work
 from secure_fedmeta.exchange import Exchange
 from secure_fedmeta.rounds import run_round
+from secure_fedmeta.run_log import genesis
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting
-from secure_fedmeta.training import genesis
 from secure_fedmeta.transport.memory import Delivery, MemoryTransport
 
 Floats = NDArray[np.float64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from crypto.errors import SumAborted
 from crypto.secure_sum import Done, Ready
 from privacy.errors import BudgetExceeded, LedgerError
+from privacy.stages import Stage, stage
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
 from secure_fedmeta.transport import Transport
 
@@ -33,7 +34,8 @@ def run_round(
     """
     exchange = aggregator.open_round(round_index, attempt)
     try:
-        aggregator.charge_computing(exchange)
+        with stage(Stage.CHARGE):
+            aggregator.charge_computing(exchange)
         outgoing = exchange.begin()
         while True:
             transport.send(outgoing)
@@ -41,9 +43,11 @@ def run_round(
                 exchange.receive(sender, reply)
             step = exchange.advance()
             if isinstance(step, Done):
-                return aggregator.release(exchange, step)
+                with stage(Stage.CHARGE):
+                    return aggregator.release(exchange, step)
             if isinstance(step, Ready):
-                intent = aggregator.record_intent(exchange, step)
+                with stage(Stage.CHARGE):
+                    intent = aggregator.record_intent(exchange, step)
                 outgoing = exchange.authorise(intent)
             else:
                 outgoing = step

@@ -1,4 +1,8 @@
-"""Simulated clients: one pass for the tensor work of a cohort, each client's messages its own.
+"""Simulated clients: one pass for the tensor work of many, each client's messages its own.
+
+Clients are computed in groups of the roster's order, as many as GROUP_BYTES hold, so that memory
+does not grow with the cohort. A group is computed when the first of its clients asks, and let go
+when one of another group does: whoever asks in the roster's order has each group computed once.
 
 A pass rounds a row by the shape of the whole batch and by where the row stands in it, and an
 aggregator can make a model that magnifies the last bit to any size. With as many rows as there are
@@ -16,6 +20,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,15 +30,34 @@ from numpy.typing import NDArray
 from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
-from secure_fedmeta.errors import DataError
+from privacy.stages import Stage, stage
+from secure_fedmeta.errors import ConfigError, DataError
 from secure_fedmeta.losses import LOSSES, Loss
 from secure_fedmeta.meta import MetaLearner, TaskBatch
-from secure_fedmeta.tasks import Draw, TaskSource, round_key
+from secure_fedmeta.tasks import TaskSource, round_key
 from secure_fedmeta.tasks.drawing import keyed
+
+GROUP_BYTES = 128 * 2**20
+"""Vectors and rows of one group of clients, at most; one client is always a group."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What a group of clients was asked last, and what was found.
+
+    Attributes:
+        question: group, round, model, and what else decides the answer.
+        found: one row per place of the group.
+        rows: client -> where its tasks stand in it.
+    """
+
+    question: tuple[object, ...]
+    found: NDArray[Any]
+    rows: Mapping[str, NDArray[np.int64]]
 
 
 class CohortWork:
-    """Outer vectors of all simulated clients, computed together when the first one asks.
+    """Outer vectors of all simulated clients, a group together when the first of it asks.
 
     Each client gets what it would have computed alone, up to rounding: support and query are
     redrawn inside each fixed block with randomness keyed by the client's own secret and the round.
@@ -43,6 +68,7 @@ class CohortWork:
         source: the clients' tasks.
         keys: client name -> its secret drawing key.
         loss: what private metrics measure.
+        group_bytes: see GROUP_BYTES.
 
     Raises:
         DataError: a client has no task, or more than its source declares.
@@ -55,6 +81,7 @@ class CohortWork:
         keys: Mapping[str, bytes],
         *,
         loss: str | Loss,
+        group_bytes: int = GROUP_BYTES,
     ) -> None:
         self._learner = learner
         self._source = source
@@ -62,8 +89,8 @@ class CohortWork:
         self._support, self._query = source.info.k_support, source.info.k_query
         self._blocks = {name: source.client(name).blocks for name in keys}
         self._loss = LOSSES.get(loss) if isinstance(loss, str) else loss
-        self._losses: tuple[object, dict[str, NDArray[np.float64]]] | None = None
-        self._cached: tuple[object, dict[str, NDArray[np.float32]]] | None = None
+        self._vectors: _Answer | None = None
+        self._losses: _Answer | None = None
         self._places = {name: source.info.task_bounds[name] for name in keys}
         for name, blocks in self._blocks.items():
             if len(blocks) > self._places[name]:
@@ -76,6 +103,7 @@ class CohortWork:
                     f"client {name!r} has no task with {self._support + self._query} examples: "
                     "lower k_support or k_query in data.options, or leave the client out"
                 )
+        self._groups = self._grouped(group_bytes)
 
     def units(self, client: str) -> int:
         """How many tasks the client has; known to the client alone in a deployment."""
@@ -114,10 +142,14 @@ class CohortWork:
         self, client: str, model: torch.Tensor, *, round_index: int
     ) -> NDArray[np.float32]:
         """Outer vectors of one client's tasks: `[tasks, d] float32`."""
-        question = (round_index, _digest(model))
-        if self._cached is None or self._cached[0] != question:
-            self._cached = (question, self._compute(model, round_index))
-        return self._cached[1][client]
+        group = self._groups[client]
+        question = (group, round_index, _digest(model))
+        if self._vectors is None or self._vectors.question != question:
+            self._vectors = None  # the last group's go before this one's come
+            self._vectors = _Answer(question, *self._compute(group, model, round_index))
+        answer = self._vectors
+        vectors: NDArray[np.float32] = answer.found[answer.rows[client]]
+        return vectors
 
     def measured(
         self, client: str, model: torch.Tensor, *, round_index: int, names: tuple[str, ...]
@@ -131,36 +163,53 @@ class CohortWork:
             names: of "query_loss", after adaptation on the support rows as the algorithm adapts,
                 and "query_loss_unadapted".
         """
-        question = (round_index, _digest(model), names)
-        if self._losses is None or self._losses[0] != question:
-            self._losses = (question, self._measure(model, round_index, names))
-        return self._losses[1][client]
+        group = self._groups[client]
+        question = (group, round_index, _digest(model), names)
+        if self._losses is None or self._losses.question != question:
+            found = self._measure(group, model, round_index, names)
+            self._losses = _Answer(question, *found)
+        losses: NDArray[np.float64] = self._losses.found[self._losses.rows[client]]
+        return losses
 
     def _measure(
-        self, model: torch.Tensor, round_index: int, names: tuple[str, ...]
-    ) -> dict[str, NDArray[np.float64]]:
-        clients = list(self._blocks)
-        batch = self._batch(clients, round_index)
+        self, group: Sequence[str], model: torch.Tensor, round_index: int, names: tuple[str, ...]
+    ) -> tuple[NDArray[np.float64], Mapping[str, NDArray[np.int64]]]:
+        rows = self._rows(group, round_index)
+        batch = self._batch(group, rows, round_index)
         columns = []
-        for name in names:
-            params = model
-            if name == "query_loss":
-                params = self._learner.adapt_many(model, batch.support_x, batch.support_y)
-            outputs = self._learner.predict_many(params, batch.query_x)
-            tasks = zip(outputs, batch.query_y, strict=True)
-            columns.append([float(self._loss.value(z, y)) for z, y in tasks])
-        found = np.array(columns, dtype=np.float64).T
-        return {name: found[rows] for name, rows in self._rows(clients, round_index).items()}
+        with stage(Stage.VECTORS):
+            for name in names:
+                params = model
+                if name == "query_loss":
+                    params = self._learner.adapt_many(model, batch.support_x, batch.support_y)
+                outputs = self._learner.predict_many(params, batch.query_x)
+                tasks = zip(outputs, batch.query_y, strict=True)
+                columns.append([float(self._loss.value(z, y)) for z, y in tasks])
+        return np.array(columns, dtype=np.float64).T, rows
 
-    def _compute(self, model: torch.Tensor, round_index: int) -> dict[str, NDArray[np.float32]]:
-        return self._vectors(list(self._blocks), model, round_index)
+    def _compute(
+        self, group: Sequence[str], model: torch.Tensor, round_index: int
+    ) -> tuple[NDArray[np.float32], Mapping[str, NDArray[np.int64]]]:
+        rows = self._rows(group, round_index)
+        batch = self._batch(group, rows, round_index)
+        with stage(Stage.VECTORS):
+            found: NDArray[np.float32] = self._learner.outer_vectors(model, batch).cpu().numpy()
+        return found, rows
 
-    def _vectors(
-        self, names: Sequence[str], model: torch.Tensor, round_index: int
-    ) -> dict[str, NDArray[np.float32]]:
-        batch = self._batch(names, round_index)
-        found: NDArray[np.float32] = self._learner.outer_vectors(model, batch).cpu().numpy()
-        return {name: found[rows] for name, rows in self._rows(names, round_index).items()}
+    def _grouped(self, group_bytes: int) -> dict[str, tuple[str, ...]]:
+        """Client -> the group that it is computed in, which follows from declared bounds alone."""
+        info = self._source.info
+        numbers = (self._support + self._query) * (info.input_dim + 1) + self._learner.spec.size
+        most = max(1, group_bytes // (4 * numbers))
+        groups: list[list[str]] = [[]]
+        held = 0
+        for name, places in self._places.items():
+            if groups[-1] and held + places > most:
+                groups.append([])
+                held = 0
+            groups[-1].append(name)
+            held += places
+        return {name: tuple(group) for group in groups for name in group}
 
     def _rows(self, names: Sequence[str], round_index: int) -> dict[str, NDArray[np.int64]]:
         """Where each client's tasks stand in a batch of these clients, in the tasks' order."""
@@ -175,25 +224,34 @@ class CohortWork:
         key = keyed(round_key(self._keys[name], round_index), "secure-fedmeta/places")
         return SecureRandom.from_key(key).choice(self._places[name], len(self._blocks[name]))
 
-    def _batch(self, names: Sequence[str], round_index: int) -> TaskBatch:
-        draws: list[Draw | None] = [None] * sum(self._places[name] for name in names)
-        for name, rows in self._rows(names, round_index).items():
-            key = round_key(self._keys[name], round_index)
-            for row, block in zip(rows, self._blocks[name], strict=True):
-                draws[row] = self._source.draw(block, self._support, self._query, key=key)
-        a, b, c, d = next(draw for draw in draws if draw is not None)
-        nothing = (np.zeros_like(a), np.zeros_like(b), np.zeros_like(c), np.zeros_like(d))
-        return TaskBatch.stack([nothing if draw is None else draw for draw in draws])
+    def _batch(
+        self, names: Sequence[str], rows: Mapping[str, NDArray[np.int64]], round_index: int
+    ) -> TaskBatch:
+        """The tasks of these clients in their places, and zeros in the other places."""
+        places = sum(self._places[name] for name in names)
+        columns: tuple[NDArray[np.float32], ...] | None = None
+        with stage(Stage.DRAW):
+            for name in names:
+                key = round_key(self._keys[name], round_index)
+                for row, block in zip(rows[name], self._blocks[name], strict=True):
+                    draw = self._source.draw(block, self._support, self._query, key=key)
+                    if columns is None:
+                        columns = tuple(np.zeros((places, *one.shape), one.dtype) for one in draw)
+                    for column, one in zip(columns, draw, strict=True):
+                        if one.shape != column.shape[1:]:
+                            raise ConfigError("the tasks of one batch must have equal shapes")
+                        column[row] = one
+            if columns is None:
+                raise DataError("a batch needs at least one client")
+            return TaskBatch(*(torch.from_numpy(column) for column in columns))
 
 
 class LocalWork(CohortWork):
     """The same where each client is at parameters of its own: its tasks are computed alone."""
 
-    def outer_vectors(
-        self, client: str, model: torch.Tensor, *, round_index: int
-    ) -> NDArray[np.float32]:
-        """Outer vectors of one client's tasks: `[tasks, d] float32`."""
-        return self._vectors([client], model, round_index)[client]
+    def _grouped(self, group_bytes: int) -> dict[str, tuple[str, ...]]:
+        del group_bytes
+        return {name: (name,) for name in self._places}
 
 
 def work_for(

@@ -8,9 +8,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,8 @@ from crypto.progress import listening
 from privacy.accountant import BUDGETED
 from privacy.errors import BudgetExceeded, LedgerError
 from privacy.events import Event
-from secure_fedmeta import __version__, state
+from privacy.stages import Stage, stage
+from secure_fedmeta import state
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
 from secure_fedmeta.budget import Budget, client_charges, open_budget
 from secure_fedmeta.charge import Charges, with_room
@@ -32,17 +32,15 @@ from secure_fedmeta.config import Config
 from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.losses import Loss
 from secure_fedmeta.pipeline import Parties, Parts, assemble, found_parties
-from secure_fedmeta.progress import Progress, Silent
-from secure_fedmeta.provenance import code_digest, environment_digest
+from secure_fedmeta.progress import Instrument, Progress, Silent
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, finite, write_json
 from secure_fedmeta.results import report as closing_report
 from secure_fedmeta.rounds import run_round
+from secure_fedmeta.run_log import now, started_log
 from secure_fedmeta.scoring import closing_arms, personaliser
-from secure_fedmeta.setting import Setting
 from secure_fedmeta.tasks import Site
 from secure_fedmeta.transport.registry import TRANSPORTS
-from secure_fedmeta.unprotected import UNPROTECTED
 from secure_fedmeta.workspace import Workspace, log_origin, name_run
 
 Status = Literal["completed", "budget", "aborted"]
@@ -77,6 +75,7 @@ def run(
     module: nn.Module | None = None,
     loss: str | Loss | None = None,
     site: Site | None = None,
+    instruments: Sequence[Instrument] = (),
 ) -> RunResult:
     """Train a meta-model as configured, and leave its proof in a new directory under `out`.
 
@@ -87,6 +86,7 @@ def run(
         module: the caller's own network instead of `config.model`.
         loss: the caller's own loss instead of the source's.
         site: where the source is read; None: the current folder, with this user's block secret.
+        instruments: watch the rounds, and leave files of their own in the directory.
 
     Raises:
         ConfigError, DataError: before anything is computed or charged.
@@ -96,10 +96,12 @@ def run(
     progress = progress or Silent()
     progress.stage("reading data and sizing the noise")
     parts = assemble(config, module=module, loss=loss, site=site)
+    for instrument in instruments:
+        instrument.check(parts.source.info)
     seed = config.not_private
     randomness = Randomness(None if seed is None else seed.seed)
     # The run's name is no secret: a seed must not give it twice, the ledger charges a name once.
-    run_id = name_run(config.name, moment=_now(), suffix=os.urandom(3).hex())
+    run_id = name_run(config.name, moment=now(), suffix=os.urandom(3).hex())
     signer = LogSigner.generate(log_origin(run_id), state.signing_seed(os.urandom))
     name = os.urandom(32)
     charges = client_charges(config, parts, name)
@@ -108,7 +110,10 @@ def run(
     workspace = Workspace.create(out, run_id)
     (workspace.path / CONFIG).write_text(config.to_toml(), encoding="utf-8")
     vkey = signer.vkey
-    with _started_log(workspace, signer, parts, parties, budget, randomness) as log:
+    with ExitStack() as stack:
+        log = stack.enter_context(started_log(workspace, signer, parties, budget, randomness))
+        for instrument in instruments:
+            stack.enter_context(instrument.watching(workspace.path))
         training = Training(parts, parties, budget, log, workspace, randomness, progress, charges)
         with (workspace.path / METRICS).open("w", encoding="utf-8") as metrics:
             for record in training.rounds():
@@ -116,7 +121,11 @@ def run(
                 metrics.flush()
                 PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
                 progress.round_done(record)
+                for instrument in instruments:
+                    instrument.round_done(record)
         found = training.report(vkey)
+        for instrument in instruments:
+            instrument.finished(found)
         (workspace.path / MODEL).write_bytes(parts.learner.spec.save(training.model))
         write_json(workspace.path / REPORT, found)
         draw_curves(workspace.plots, training.records, found)
@@ -227,7 +236,8 @@ class Training:
 
     def _round(self, index: int) -> Release | Abort | None:
         """One round; None where the grants do not allow it, or not any more."""
-        with listening(lambda text: self._progress.stage(f"training: {text}")):
+        told = listening(lambda text: self._progress.stage(f"training: {text}"))
+        with told, stage(Stage.ROUND):
             try:
                 affordable = self._aggregator.affordable_rounds()
             except LedgerError as error:
@@ -327,73 +337,14 @@ class Training:
 
     def _score(self) -> dict[str, Any]:
         learner = self._personaliser
-        adapted = self._evaluation.adapted(learner, self.model)
+        with stage(Stage.EVALUATE):
+            adapted = self._evaluation.adapted(learner, self.model)
+            unadapted = self._evaluation.unadapted(learner, self.model)
         return {
             "metric": self._evaluation.metric,
-            "unadapted": finite(
-                Interval.over(self._evaluation.unadapted(learner, self.model)).mean
-            ),
+            "unadapted": finite(Interval.over(unadapted).mean),
             "adapted": finite(Interval.over(adapted).mean),
         }
-
-
-def genesis(setting: Setting, origin: str, *, private: bool) -> dict[str, Any]:
-    """The body of a log's first entry: what runs, under which plan, and what it leaves open.
-
-    Args:
-        setting: the run.
-        origin: the name that the log signs.
-        private: whether the run's secrets are secret.
-    """
-    return {
-        "run": setting.run.hex(),
-        "origin": origin,
-        "config_digest": setting.config_digest.hex(),
-        "plan_digest": setting.plan.digest().hex(),
-        "plan": setting.plan.to_json(),
-        "roster_digest": setting.roster.digest.hex(),
-        "code_digest": code_digest().hex(),
-        "lock_digest": environment_digest().hex(),
-        "not_private": not private,
-        "product_version": __version__,
-        "unprotected": list(UNPROTECTED),
-    }
-
-
-@contextmanager
-def _started_log(
-    workspace: Workspace,
-    signer: LogSigner,
-    parts: Parts,
-    parties: Parties,
-    budget: Budget,
-    randomness: Randomness,
-) -> Iterator[AuditLog]:
-    """A log with its first entries; pinned at once."""
-    setting = parties.setting
-    with _recovering_log(workspace, signer) as log:
-        log.append("genesis", genesis(setting, signer.origin, private=randomness.private))
-        for kind, body in budget.entries():
-            log.append(kind, body)
-        PinStore(state.state_directory()).save(workspace.run_id, signer.vkey, log.head)
-        yield log
-
-
-@contextmanager
-def _recovering_log(workspace: Workspace, signer: LogSigner) -> Iterator[AuditLog]:
-    """A new log that an interruption inside an append leaves signed and pinned up to its end."""
-    try:
-        with AuditLog.create(workspace.audit, signer, clock=_now) as log:
-            yield log
-    except KeyboardInterrupt:
-        if (workspace.audit / "checkpoint").exists():
-            with AuditLog.open(workspace.audit, signer, clock=_now) as log:
-                PinStore(state.state_directory()).save(workspace.run_id, signer.vkey, log.head)
-        raise
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _digest(path: Path) -> str:

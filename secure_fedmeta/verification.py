@@ -90,16 +90,26 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
     return Outcome(True, None, None, found)
 
 
+def exported(directory: Path) -> frozenset[str]:
+    """The files whose digests a log that has been verified holds, such as report.json."""
+    return frozenset(name for _, name, _ in _digests(directory))
+
+
 def _check_files(directory: Path) -> None:
     """Compare the exported files with the digests in a log that has been verified."""
+    for index, name, digest in _digests(directory):
+        path = directory / name
+        if Path(name).name != name or name == "..":
+            raise VerificationFailed(index, f"{name!r} is no name of a file of the run")
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise VerificationFailed(index, f"{name} is missing or not as it was exported")
+
+
+def _digests(directory: Path) -> Iterator[tuple[int, str, str]]:
+    """Index of the entry, name and digest of every exported file."""
     lines = (directory / "audit" / "log.jsonl").read_bytes().splitlines()
     for index, line in enumerate(lines):
         entry = loads(line)
-        if entry["kind"] != "report-exported":
-            continue
-        for name, digest in entry["body"]["files"].items():
-            path = directory / name
-            if Path(name).name != name or name == "..":
-                raise VerificationFailed(index, f"{name!r} is no name of a file of the run")
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise VerificationFailed(index, f"{name} is missing or not as it was exported")
+        if entry["kind"] == "report-exported":
+            for name, digest in entry["body"]["files"].items():
+                yield index, name, digest

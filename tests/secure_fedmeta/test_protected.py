@@ -68,7 +68,7 @@ def test_what_is_read_is_the_sum_of_the_cut_losses_over_the_public_constant(
     after: list[float] = []
     before: list[float] = []
     for name in federation.parts.training:
-        batch = work._batch([name], 1)
+        batch = work._batch([name], work._rows([name], 1), 1)
         one = []
         for k in range(batch.tasks):
             x, y = batch.query_x[k], batch.query_y[k]

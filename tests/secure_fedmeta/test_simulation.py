@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.meta import TaskBatch
@@ -54,9 +53,9 @@ def test_a_model_is_computed_once_per_round(parts: Parts, monkeypatch: pytest.Mo
     calls: list[int] = []
     compute = CohortWork._compute
 
-    def counting(self: CohortWork, model: torch.Tensor, round_index: int) -> object:
+    def counting(self: CohortWork, group: object, model: object, round_index: int) -> object:
         calls.append(round_index)
-        return compute(self, model, round_index)
+        return compute(self, group, model, round_index)  # type: ignore[arg-type]
 
     monkeypatch.setattr(CohortWork, "_compute", counting)
     model = parts.initial()
@@ -67,6 +66,44 @@ def test_a_model_is_computed_once_per_round(parts: Parts, monkeypatch: pytest.Mo
     other = work.outer_vectors(parts.training[0], model + 1, round_index=2)
     assert calls == [1, 2, 2]
     assert not np.array_equal(again, other)
+
+
+def test_groups_of_clients_give_what_all_together_give(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for two clients: groups of two in the roster's order, each computed once in a round."""
+    place = 4 * (parts.learner.spec.size + 6 * 2)
+    room = {"loss": parts.loss, "group_bytes": 2 * BOUND * place + place - 1}
+    grouped = CohortWork(parts.learner, parts.source, keys(parts), **room)  # type: ignore[arg-type]
+    together = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
+    computed: list[object] = []
+    compute = CohortWork._compute
+
+    def counting(self: CohortWork, group: object, model: object, round_index: int) -> object:
+        computed.append(group)
+        return compute(self, group, model, round_index)  # type: ignore[arg-type]
+
+    asked = {"round_index": 2, "names": ("query_loss",)}
+    model = parts.initial()
+    for name in parts.training:
+        expected = together.outer_vectors(name, model, round_index=2)
+        losses = together.measured(name, model, **asked)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            patch.setattr(CohortWork, "_compute", counting)
+            found = grouped.outer_vectors(name, model, round_index=2)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        measured = grouped.measured(name, model, **asked)  # type: ignore[arg-type]
+        np.testing.assert_allclose(measured, losses, rtol=1e-5)
+    assert computed == [parts.training[:2], parts.training[2:]]
+    alone = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss, group_bytes=1)
+    assert list(alone._groups.values()) == [(name,) for name in parts.training]
+
+
+def test_groups_follow_from_the_declared_bounds(parts: Parts) -> None:
+    whole = holding((0, 1, 2, 3, 4), parts)
+    for kept in ((0,), (1, 4)):
+        assert holding(kept, parts)._grouped(1000) == whole._grouped(1000)
+    assert len(set(whole._grouped(1000).values())) == 2
 
 
 def test_support_and_query_are_redrawn_each_round(parts: Parts) -> None:
@@ -147,7 +184,7 @@ def test_the_shape_of_a_pass_follows_from_the_declared_bounds(parts: Parts) -> N
     for kept in ((0,), (1, 4), (0, 1, 2, 3, 4)):
         work = holding(kept, parts)
         for names, round_index in ((parts.training, 1), (parts.training[:1], 2)):
-            batch = work._batch(names, round_index)
+            batch = work._batch(names, work._rows(names, round_index), round_index)
             assert batch.tasks == BOUND * len(names)
             filled = (batch.support_x != 0).flatten(1).any(1)
             assert int(filled.sum()) == len(kept) + BOUND * (len(names) - 1)
