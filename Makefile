@@ -82,6 +82,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.meta_gradients --json
 	$(BIN)/python -m benchmarks.conv_meta --json
 	$(BIN)/python -m benchmarks.credit_folds --json
+	$(BIN)/python -m benchmarks.table_folds --json
 	$(BIN)/python -m benchmarks.sinusoid_seeds --json
 	$(BIN)/python -m benchmarks.utility --json
 	$(BIN)/python -m benchmarks.homomorphic --json
