@@ -112,8 +112,12 @@ class SumParty(Protocol):
 
         Raises:
             MessageRefused: the message, or what it asks for, breaks this party's own terms;
-                nothing changed and nothing was revealed.
+                nothing changed and nothing was revealed. Or the vector's source refused: then this
+                party is at its end, as after every other error of that source.
             OutOfOrder: this party has answered its last step.
+            RingRefused: the vector has another shape, or a value that the ring does not hold; this
+                party is at its end.
+            SumAborted: of an officer: the sum does not open, and its key is gone.
         """
         ...
 
@@ -150,7 +154,8 @@ class SumAggregator(Protocol):
         """Take in an answer.
 
         Raises:
-            MessageRefused: it changes nothing; a good answer may still follow.
+            MessageRefused: it changes nothing; a good answer may still follow. Whatever else this
+                ends with, an interrupt included, ends the attempt.
         """
         ...
 
@@ -173,7 +178,10 @@ class SumAggregator(Protocol):
         ...
 
     def save(self) -> bytes:
-        """Everything needed to go on; see SumParty.save. It holds no client's secret."""
+        """Everything needed to go on; see SumParty.save.
+
+        Of the clients' secrets it holds what they gave to open the sum, until the sum is opened.
+        """
         ...
 
 
