@@ -53,6 +53,7 @@ from crypto.threshold_messages import (
     encode_pair,
     encode_sets,
     encode_sized_and_bundle,
+    sealed_share_size,
 )
 from crypto.threshold_opening import Opener, key_fits
 from crypto.threshold_parameters import choose
@@ -281,6 +282,10 @@ class ThresholdAggregator(AggregatorAttempt):
         checked_part(self._terms, self._parameters, commitments, sender, dealing)
         if {k: digest_of_share(share) for k, share in shares.items()} != dealing.digests:
             raise Malformed("the shares are not those that the dealing tells of")
+        # It could not open, and its recipient's complaint would end the attempt for everybody.
+        size = sealed_share_size(self._scheme)
+        if any(len(share) != size for share in shares.values()):
+            raise Malformed(f"a sealed share does not have {size} bytes")
         self._dealings[sender], self._shares[sender] = public, shares
 
     def _read_check(self, sender: int, message: bytes) -> None:

@@ -28,14 +28,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.channel import SEAL_OVERHEAD
 from crypto.codec import Reader, Writer, tagged_digest
 from crypto.errors import Malformed
 from crypto.he_parameters import Parameters
 from crypto.he_words import pack_polynomials, packed_polynomials_size, unpack_polynomials
 from crypto.hybrid import HYBRID_KEY_BYTES, check_hybrid_key
+from crypto.keys import KEY_BYTES
 from crypto.terms import DIGEST_BYTES
 from crypto.threshold_parameters import MAX_MEMBERS, ThresholdParameters
-from crypto.threshold_sharing import repeats_of
+from crypto.threshold_sharing import repeats_of, share_size
 
 Words = NDArray[np.uint64]
 Set = tuple[int, ...]
@@ -201,6 +203,11 @@ class Held:
         found = cls(reader.fixed(DIGEST_BYTES), reader.indices(), reader.fixed(DIGEST_BYTES))
         reader.end()
         return found
+
+
+def sealed_share_size(scheme: Parameters) -> int:
+    """Bytes of a share that one member seals to another, and of its half of their pair key."""
+    return SEAL_OVERHEAD + KEY_BYTES + share_size(scheme.data_primes, scheme.degree)
 
 
 def encode_pair(first: Mapping[int, bytes], second: Mapping[int, bytes]) -> bytes:

@@ -78,6 +78,11 @@ class Share:
         return cls(words, blinding)
 
 
+def share_size(primes: Sequence[int], degree: int) -> int:
+    """Bytes of an encoded share."""
+    return packed_polynomials_size(1, primes, degree) + 8 * sum(repeats_of(p) for p in primes)
+
+
 def deal(
     secret: Words, points: Sequence[int], threshold: int, primes: Sequence[int], rand: Rand
 ) -> dict[int, Share]:

@@ -480,6 +480,24 @@ def test_a_share_that_does_not_open_is_complained_of_by_name() -> None:
         run.drive()
 
 
+def test_shares_of_another_length_cost_their_dealers_alone() -> None:
+    """They are seen before anybody has to complain, and the others go on."""
+    run = committee()
+    for dealer, change in ((FIRST, lambda share: share[:-1]), (FIRST + 1, lambda s: s + b"\0")):
+        run.officers[dealer] = dealing_with(
+            run,
+            dealer,
+            lambda r, share, change=change: change(share) if r == FIRST + 2 else share,
+        )
+    done = run.drive()
+    told = {refusal.sender: (refusal.step, refusal.reason) for refusal in run.refused}
+    assert told.keys() == {FIRST, FIRST + 1}
+    for step, reason in told.values():
+        assert step == "threshold deal"
+        assert "a sealed share does not have" in reason
+    np.testing.assert_array_equal(done.total, total(run.terms, run.vectors, run.terms.cohort))
+
+
 @pytest.mark.parametrize("victim", [FIRST + 1, FIRST + 4])
 def test_shares_that_do_not_fit_together_are_noticed(
     victim: int, monkeypatch: pytest.MonkeyPatch
