@@ -7,7 +7,9 @@ takes each for another person's.
 
 Bad loans are rare, so the area under the ROC curve looks better than a lender's work list would:
 the option `metric = "average_precision"` reports the area under the precision-recall curve, whose
-value without any skill is the share of bad loans, about 0.05.
+value without any skill is the share of bad loans, about 0.05. It depends on that share, so that
+it compares scores on the same loans only; the arm "local, all own examples" is scored in folds,
+those without a bad loan drop out, and what is left is not the same.
 
 Bounds are round numbers from what a column means: loans of 1,000 to 40,000 dollars, percentages,
 counts of accounts and inquiries. Interest rate and grade are the platform's own judgement of the
