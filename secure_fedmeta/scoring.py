@@ -13,6 +13,7 @@ from secure_fedmeta.pipeline import Parts
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.simulation import work_for
 
+_ARMS = ("no_adaptation", "meta", "local_k", "local_all", "fedavg_ft")
 _SGD = "fedavg"  # adapts by plain gradient descent on all parameters
 
 
@@ -44,6 +45,8 @@ def closing_arms(
 ) -> tuple[dict[str, Scores | None], dict[str, str]]:
     """Scores of every arm per held-out client, and why an arm was not run.
 
+    Where nobody is held out no arm is run and none has a score.
+
     Args:
         parts: the run.
         evaluation: held-out clients and their draws.
@@ -51,6 +54,8 @@ def closing_arms(
         randomness: noise and drawing keys of the FedAvg baseline.
         announce: told in words what is computed next.
     """
+    if not evaluation.splits:  # nobody to score: no arm is worth its training
+        return dict.fromkeys(_ARMS), {}
     settings = parts.config.evaluation
     meta = personaliser(parts)
     local = parts.learner_like(_SGD, inner_steps=settings.local_steps, inner_lr=settings.local_lr)

@@ -208,6 +208,16 @@ def test_clients_without_a_defined_score_are_left_out(parts: Parts) -> None:
     assert found._mean_per_client(values) == {"a": 1.0, "c": 3.0}
 
 
+def test_nothing_trains_for_nobody(parts: Parts) -> None:
+    nobody = Evaluation(parts.source, (), support=3, repeats=1)
+    told: list[str] = []
+    arms, not_run = closing_arms(
+        parts, nobody, parts.initial(), Randomness(1), announce=told.append
+    )
+    scored, _ = closing_arms(parts, evaluation(parts), parts.initial(), Randomness(1))
+    assert (arms, not_run, told) == (dict.fromkeys(scored), {}, [])
+
+
 def test_the_closing_arms(parts: Parts) -> None:
     found = evaluation(parts)
     arms, not_run = closing_arms(parts, found, parts.initial() + 0.5, Randomness(1))
