@@ -14,6 +14,7 @@ from secure_fedmeta.tasks.lending import LendingSource
 from secure_fedmeta.tasks.migraine import MigraineSource
 from secure_fedmeta.tasks.own_table import OwnTableSource
 from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
+from secure_fedmeta.tasks.shakespeare import ShakespeareSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tasks.site import Site
 from secure_fedmeta.tasks.synthetic import SyntheticSource
@@ -31,6 +32,7 @@ SOURCES: Registry[SourceClass] = Registry(
         "heart": HeartSource,
         "lending": LendingSource,
         "migraine": MigraineSource,
+        "shakespeare": ShakespeareSource,
         "sinusoid": SinusoidSource,
         "synthetic": SyntheticSource,
         "table": OwnTableSource,

@@ -32,6 +32,13 @@ SMALL: dict[str, dict[str, Any]] = {
         "k_support": 3,
         "k_query": 3,
     },
+    "shakespeare": {
+        "roles": 5,
+        "stride": 60,
+        "max_tasks": 2,
+        "k_support": 3,
+        "k_query": 3,
+    },
     "synthetic": {
         "clients": 4,
         "held_out_clients": 1,

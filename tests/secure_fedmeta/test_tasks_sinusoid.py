@@ -125,6 +125,6 @@ def test_a_point_without_a_person_is_refused() -> None:
 
 def test_more_draws_than_points_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.options = .*k_support 20 \+ k_query 10 exceed points 25"
+        ConfigError, match=r"data\.options: k_support 20 \+ k_query 10 exceed points 25"
     ):
         build_source("sinusoid", {**SMALL, "k_support": 20})
