@@ -238,8 +238,9 @@ class CohortWork:
                     if columns is None:
                         columns = tuple(np.zeros((places, *one.shape), one.dtype) for one in draw)
                     for column, one in zip(columns, draw, strict=True):
-                        if one.shape != column.shape[1:]:
-                            raise ConfigError("the tasks of one batch must have equal shapes")
+                        # What the first task is of must not decide how the others are stored.
+                        if (one.shape, one.dtype) != (column.shape[1:], column.dtype):
+                            raise ConfigError("the tasks of a batch must have one shape and dtype")
                         column[row] = one
             if columns is None:
                 raise DataError("a batch needs at least one client")

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from secure_fedmeta.errors import DataError
-from secure_fedmeta.meta import TaskBatch
+from secure_fedmeta.errors import ConfigError, DataError
+from secure_fedmeta.meta import Learner, TaskBatch
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.simulation import CohortWork
-from secure_fedmeta.tasks import ClientData, round_key
+from secure_fedmeta.tasks import ClientData, TaskBlock, round_key
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from tests.secure_fedmeta.federation import tiny
 
@@ -143,10 +143,12 @@ def holding(blocks: tuple[int, ...], parts: Parts) -> CohortWork:
         return CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
 
 
-@pytest.fixture(params=["linear", "mlp"])
+@pytest.fixture(params=[("linear", []), ("mlp", [64]), ("mlp_tanh", [90, 90])], ids=str)
 def cohort(request: pytest.FixtureRequest) -> Parts:
-    hidden = {"linear": [], "mlp": [64]}[request.param]
-    return assemble(tiny({"model.name": request.param, "model.hidden": hidden}))
+    """The last one needs several passes of some tasks each: a client's lie across their borders."""
+    name, hidden = request.param
+    changes = {"model.name": name, "model.hidden": hidden, "compute.memory_mb": 1}
+    return assemble(tiny(changes))
 
 
 @pytest.mark.parametrize("kept", [(0, 1, 2, 3), (1, 2, 3, 4), (0, 3), (2,)])
@@ -177,6 +179,37 @@ def test_a_task_more_changes_no_bit_of_another(
         assert np.any(before)
         measured = whole.measured(client, model, **asked)[rows]  # type: ignore[arg-type]
         assert np.array_equal(part.measured(client, model, **asked), measured)  # type: ignore[arg-type]
+
+
+def test_the_largest_network_needs_several_passes_for_one_client() -> None:
+    changes = {"model.name": "mlp_tanh", "model.hidden": [90, 90], "compute.memory_mb": 1}
+    parts = assemble(tiny(changes))
+    work = holding((0,), parts)
+    batch = work._batch(parts.training, work._rows(parts.training, 1), 1)
+    assert isinstance(parts.learner, Learner)
+    at_once = parts.learner._chunk(batch.support_x, batch.support_y, 1)
+    assert at_once < BOUND
+    assert BOUND % at_once
+
+
+@pytest.mark.parametrize("what", ["dtype", "shape"])
+def test_the_first_task_decides_nothing_for_the_others(
+    what: str, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of a first task that are integers would cut off those of all others."""
+    plain = SinusoidSource.draw
+    first = holding((0,), parts)._blocks[parts.training[0]][0].id
+
+    def odd(self: SinusoidSource, block: TaskBlock, *rest: int, key: bytes) -> tuple[object, ...]:
+        sx, sy, qx, qy = plain(self, block, *rest, key=key)
+        if block.id == first:
+            sy = sy.astype(np.int64) if what == "dtype" else sy[:1]
+        return sx, sy, qx, qy
+
+    monkeypatch.setattr(SinusoidSource, "draw", odd)
+    work = CohortWork(parts.learner, parts.source, keys(parts), loss=parts.loss)
+    with pytest.raises(ConfigError, match="one shape and dtype"):
+        work.outer_vectors(parts.training[0], parts.initial(), round_index=1)
 
 
 def test_the_shape_of_a_pass_follows_from_the_declared_bounds(parts: Parts) -> None:
