@@ -41,24 +41,26 @@ def mlp_tanh(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Mod
 
 
 def conv(input_dim: int, output_dim: int, hidden: tuple[int, ...]) -> nn.Module:
-    """Return a convolutional net for square images of one channel, in rows of `side * side`.
+    """Return a convolutional net for square images, in rows of `channels * side * side`.
+
+    Rows of three squares are images of three channels; a number is never one square and three.
 
     One block per entry of `hidden`: as many 3x3 filters with stride 2, group normalisation and
     ReLU; then the mean over the positions and one affine layer. With four blocks of 64 on 28x28 it
     is the Omniglot net of Finn et al. (2017, arXiv 1703.03400, section 5.2), less its batch
     normalisation, which would mix tasks.
     """
-    side = math.isqrt(input_dim)
-    if side * side != input_dim:
+    channels = next((c for c in (1, 3) if math.isqrt(input_dim // c) ** 2 * c == input_dim), None)
+    if channels is None:
         raise ConfigError(
-            f"a conv model needs square images, not {input_dim} features",
+            f"a conv model needs square images of 1 or 3 channels, not {input_dim} features",
             key="model.name",
             value="conv",
         )
     if not hidden:
         raise ConfigError("a conv model needs a block", key="model.hidden", value=[])
-    layers: list[nn.Module] = [nn.Unflatten(-1, (1, side, side))]
-    channels = 1
+    side = math.isqrt(input_dim // channels)
+    layers: list[nn.Module] = [nn.Unflatten(-1, (channels, side, side))]
     for filters in hidden:
         layers += [
             nn.Conv2d(channels, filters, 3, stride=2, padding=1),

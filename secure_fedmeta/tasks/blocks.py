@@ -12,7 +12,7 @@ m = 14 and 10 records for one task 11 % of the blocks, holding 6 % of the record
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,7 @@ def cut(
     names: Iterable[str],
     block_of: Callable[[Record], str],
     min_records: int,
+    complete: Callable[[Sequence[Record]], bool] = lambda records: True,
 ) -> Blocks:
     """Cut each client's records into blocks; those below `min_records` are left out and counted.
 
@@ -130,6 +131,8 @@ def cut(
         names: every client that must be there.
         block_of: names a record's block; must look at its client, user and id only.
         min_records: records that one task needs.
+        complete: whether the records of a block, enough by number, make a task; looks at their
+            clients, users and ids only.
 
     Raises:
         DataError: a record id comes twice, a record belongs to no client of `names`, a client has
@@ -146,25 +149,32 @@ def cut(
         grouped[record.client][block_of(record)].append(record)
     excluded: Counter[str] = Counter()
     clients = {
-        name: _client(name, blocks, min_records, excluded)
+        name: _client(name, blocks, min_records, complete, excluded)
         for name, blocks in sorted(grouped.items())
     }
     return Blocks(clients, dict(excluded))
 
 
 def _client(
-    name: str, blocks: Mapping[str, list[Record]], min_records: int, excluded: Counter[str]
+    name: str,
+    blocks: Mapping[str, list[Record]],
+    min_records: int,
+    complete: Callable[[Sequence[Record]], bool],
+    excluded: Counter[str],
 ) -> ClientData:
     if not blocks:
         raise DataError(f"client {name!r} has no record")
     cut_blocks = [_block(block_id, blocks[block_id]) for block_id in sorted(blocks)]
-    large = tuple(block for block in cut_blocks if len(block) >= min_records)
+    large = tuple(
+        block for block in cut_blocks if len(block) >= min_records and complete(blocks[block.id])
+    )
     if not large:
         raise DataError(
             f"client {name!r} has too few records for one task: its largest of {len(cut_blocks)} "
             f"blocks holds {max(len(block) for block in cut_blocks)}, a task needs {min_records}"
         )
-    small = [block for block in cut_blocks if len(block) < min_records]
+    kept = {block.id for block in large}
+    small = [block for block in cut_blocks if block.id not in kept]
     if small:
         excluded[SMALL_BLOCKS] += len(small)
         excluded[SMALL_BLOCK_ROWS] += sum(len(block) for block in small)

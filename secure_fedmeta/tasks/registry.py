@@ -10,6 +10,7 @@ from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.registry import Registry
 from secure_fedmeta.tasks.credit import CreditSource
 from secure_fedmeta.tasks.heart import HeartSource
+from secure_fedmeta.tasks.images import ImageSource
 from secure_fedmeta.tasks.lending import LendingSource
 from secure_fedmeta.tasks.migraine import MigraineSource
 from secure_fedmeta.tasks.own_table import OwnTableSource
@@ -30,6 +31,7 @@ SOURCES: Registry[SourceClass] = Registry(
     {
         "credit": CreditSource,
         "heart": HeartSource,
+        "images": ImageSource,
         "lending": LendingSource,
         "migraine": MigraineSource,
         "shakespeare": ShakespeareSource,

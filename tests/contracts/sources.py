@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from PIL import Image
+
 from secure_fedmeta.tasks import (
     SOURCES,
     Record,
@@ -125,7 +127,28 @@ def _table(folder: Path, **options: Any) -> dict[str, Any]:
     }
 
 
+def images(folder: Path) -> dict[str, Any]:
+    """Tiny greyscale images, nine of each of twelve classes."""
+    for place, client in enumerate(CLIENTS):
+        for label in range(12):
+            held = folder / "images" / client / f"class {label}"
+            held.mkdir(parents=True)
+            for number in range(9):
+                shade = (place * 91 + label * 17 + number * 5) % 256
+                Image.new("L", (4, 4), shade).save(held / f"{number}.png")
+    return {
+        "path": "images",
+        "classes": dict.fromkeys(CLIENTS, 12),
+        "classes_per_block": 4,
+        "ways": 2,
+        "shots": 2,
+        "queries": 1,
+        "side": 4,
+    }
+
+
 OWN: Mapping[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
+    "images": ("images", images),
     "table by hash": ("table", table_by_hash),
     "table of users": ("table", table_of_users),
 }

@@ -77,6 +77,15 @@ def test_character_models_read_a_row_from_left_to_right(name: str, cell: type[nn
     assert tuple(name for name, _ in net.named_parameters())[-1] == "head.bias"
 
 
+def test_the_conv_net_takes_three_channels_where_there_are_three_squares() -> None:
+    net = build_model("conv", 3 * 8 * 8, 5, (4, 4), seed=0)
+    assert isinstance(net, nn.Sequential)
+    assert next(net.parameters()).shape == (4, 3, 3, 3)
+    x = torch.zeros(1, 3, 8, 8)
+    x[:, 1] = 1.0  # rows hold channel after channel
+    torch.testing.assert_close(net(x.reshape(1, -1)), net[1:](x))
+
+
 @pytest.mark.parametrize(
     ("inputs", "hidden", "reason"), [(10, (4,), "square images"), (9, (), "needs a block")]
 )
