@@ -96,6 +96,26 @@ def test_run_report_verify(folder: Path, call: Call) -> None:
     assert (verified.code, verified.out.splitlines()[-1]) == (0, "verified")
 
 
+def test_compare_and_what_a_run_may_be_watched_by(folder: Path, call: Call) -> None:
+    path = write(folder, {"training.rounds": 1})
+    watched = call("run", path, "--profile", "--tensorboard")
+    assert (watched.code, call("run", path, "--set", "privacy.epsilon=2.0").code) == (0, 0)
+    first, second = sorted(p for p in (folder / "runs").iterdir() if not p.is_symlink())
+    for option, file in (("Trace: ", "trace.json"), ("Scalars: ", "tensorboard")):
+        assert f"{option}runs/{first.name}/{file}" in watched.out
+        assert (first / file).exists()
+        assert not (second / file).exists()
+    shown = call("compare", str(first), str(second), "--plot", "scores.png")
+    assert (shown.code, (folder / "scores.png").read_bytes()[1:4]) == (0, b"PNG")
+    assert "privacy.epsilon" in shown.out
+    found = call("compare", str(first), str(second), "--json").json
+    assert found["differences"] == {"privacy.epsilon": [3.0, 2.0]}
+    (second / "report.json").write_text("{}")
+    refused = call("compare", str(first), str(second), "--json")
+    assert (refused.code, refused.out) == (1, "")
+    assert f"{second} is not compared" in refused.message
+
+
 def test_every_read_command_speaks_json(folder: Path, call: Call) -> None:
     report = call("run", "--json")  # no config, and no .toml file here
     assert (report.code, report.out) == (2, "")

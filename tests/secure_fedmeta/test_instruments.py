@@ -53,6 +53,8 @@ def test_the_trace_holds_every_stage_of_the_first_rounds(watched: RunResult) -> 
     assert set(seen) == set(Stage)
     assert seen["round"] == profiling.ROUNDS == seen["server step"]
     assert seen["noise"] == 4 * profiling.ROUNDS
+    # The request, and two steps of four answers and a close each.
+    assert seen["open"] == (1 + 2 * (4 + 1)) * profiling.ROUNDS
     assert seen["evaluate"] == 2  # of rounds 1 and 2; the closing scores come later
     assert any(event["name"].startswith("aten::") for event in trace["traceEvents"])
 
