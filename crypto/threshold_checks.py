@@ -115,7 +115,7 @@ def check_signed_key(
         endorsements: signed, by member.
 
     Raises:
-        MessageRefused: one is not signed by its member.
+        MessageRefused: one is not signed by its member, or is none.
         Malformed: too few of them, they differ, or they are for another key.
     """
     signers = tuple(sorted(endorsements))
@@ -125,7 +125,8 @@ def check_signed_key(
     context = context_of_key(terms)
     for member, message in endorsements.items():
         heading = Heading(Step.THRESHOLD_KEY, member, EVERYBODY, context)
-        endorsed = Endorsement.decode(unseal(message, heading, terms.roster))
+        with refusing(member, Step.THRESHOLD_KEY):
+            endorsed = Endorsement.decode(unseal(message, heading, terms.roster))
         if endorsed.key != digest_of_key(key):
             raise Malformed(f"member {member} signed another key")
         if endorsed.signers != signers:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.channel import Channel
-from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, seal, unseal
+from crypto.envelope import AGGREGATOR, EVERYBODY, Heading, Step, refusing, seal, unseal
 from crypto.errors import KeyRefused, Malformed
 from crypto.hybrid import HybridKey
 from crypto.keys import KEY_BYTES, Secret, draw, never_pickled
@@ -150,14 +150,12 @@ class KeyMaker:
         threshold = self._parameters.threshold
         shares = deal(phase.secret, list(points.values()), threshold, self._primes, self._rand)
         halves = {k: Secret(draw(self._rand)) for k in commitments if k != self._index}
-        sealed = {
-            k: channel.seal(
-                Commitment.decode(commitments[k]).channel,
-                k,
-                halves[k].reveal() + shares[points[k]].encode(self._primes),
-            )
-            for k in halves
-        }
+        sealed = {}
+        for k, half in halves.items():
+            with refusing(k, Step.THRESHOLD_COMMIT):
+                peer = Commitment.decode(commitments[k]).channel
+            encoded = half.reveal() + shares[points[k]].encode(self._primes)
+            sealed[k] = channel.seal(peer, k, encoded)
         dealing = Dealing(phase.part, {k: digest_of_share(sealed[k]) for k in sealed})
         public = self._sealed(Step.THRESHOLD_DEALING, context, dealing.encode(), EVERYBODY)
         answer = encode_sized_and_bundle(public, sealed)
@@ -175,7 +173,8 @@ class KeyMaker:
         parts, shares, complaints = [], {self._index: phase.own}, []
         pairs: dict[int, Secret] = {}
         for dealer, dealing in dealings.items():
-            decoded = Dealing.decode(dealing)
+            with refusing(dealer, Step.THRESHOLD_DEALING):
+                decoded = Dealing.decode(dealing)
             parts.append(
                 checked_part(self._terms, self._parameters, phase.commitments, dealer, decoded)
             )
@@ -207,7 +206,10 @@ class KeyMaker:
         checks = self._opened_all(messages, Step.THRESHOLD_CHECK, phase.context)
         if not checks.keys() <= set(phase.dealers):
             raise Malformed("a member that checked did not deal")
-        decoded = {k: Check.decode(c, phase.dealers, self._primes) for k, c in checks.items()}
+        decoded = {}
+        for k, check in checks.items():
+            with refusing(k, Step.THRESHOLD_CHECK):
+                decoded[k] = Check.decode(check, phase.dealers, self._primes)
         check_checks(self._terms.roster, self._parameters, decoded, phase.dealers)
         endorsed = Endorsement(digest_of_key(phase.key), phase.dealers, tuple(sorted(checks)))
         return self._sealed(Step.THRESHOLD_KEY, self.context, endorsed.encode(), EVERYBODY)

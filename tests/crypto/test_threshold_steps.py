@@ -229,6 +229,30 @@ def test_the_key_is_signed_when_enough_checks_of_dealers_fit(made: Making) -> No
         maker.sign({**checks, 6: complaint}, phase)
 
 
+def test_what_a_member_signed_malformed_is_refused_by_its_name(made: Making) -> None:
+    """Whoever passed it on."""
+    checked = {k: made.check(k) for k in MEMBERS}
+    phase, checks = checked[5][1], {k: message for k, (message, _) in checked.items()}
+    key = phase.key
+    endorsed = {k: made.makers[k].sign(checks, checked[k][1]) for k in MEMBERS}
+
+    def broken(messages: Mapping[int, bytes]) -> dict[int, bytes]:
+        return {**messages, 6: resign(messages[6], payload_of(messages[6])[:-1])}
+
+    for call, step in (
+        (
+            lambda: made.makers[5].deal(made.bundle(broken(made.commitments)), made.committed[5]),
+            "threshold commit",
+        ),
+        (lambda: made.check(5, broken(made.dealings)), "threshold dealing"),
+        (lambda: made.makers[5].sign(broken(checks), phase), "threshold check"),
+        (lambda: check_signed_key(TERMS, PARAMETERS, key, broken(endorsed)), "threshold key"),
+    ):
+        with pytest.raises(MessageRefused, match="wanted") as caught:
+            call()
+        assert (caught.value.sender, caught.value.step) == (6, step)
+
+
 # --- what everybody checks ------------------------------------------------------------------------
 
 
