@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_OF_TORCH = frozenset(vars(nn.Module()))
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 """Parameters, buffers, submodules and hooks, which torch keeps itself."""
 _ALL_OF_TORCH = _OF_TORCH | {"_flat_weights", "_flat_weight_refs"}
 """The same of recurrent layers, which list their weights again whenever some are handed in."""
@@ -94,7 +94,7 @@ def _apart(
 
 
 class Attributes:
-    """What the plain attributes of a module hold, to be found again after every pass.
+    """What the plain attributes of a module hold, to be found again after every forward pass.
 
     Tensors, numbers, texts, containers and the attributes of other objects are compared. What a
     module keeps outside of itself is not found.
@@ -109,15 +109,39 @@ class Attributes:
             for name, part in module.named_modules()
         ]
         self._before = [_plain(held, skipped) for _, held, skipped in self._parts]
+        # Most modules hold nothing that can change within: for them the same objects are enough.
+        self._whole = [
+            (len(held), {key: held[key] for key in before})
+            if all(_cannot_change(held[key]) for key in before)
+            else None
+            for (_, held, _), before in zip(self._parts, self._before, strict=True)
+        ]
 
     def changed(self) -> list[str]:
         """Dotted names of attributes that are no longer what they were, in order."""
         found = []
-        for (name, held, skipped), before in zip(self._parts, self._before, strict=True):
+        parts = zip(self._parts, self._before, self._whole, strict=True)
+        for (name, held, skipped), before, whole in parts:
+            if whole is not None and _are_these(held, *whole):
+                continue
             now = _plain(held, skipped)
             keys = [key for key in before | now if not _same(before.get(key), now.get(key))]
             found += [f"{name}.{key}" if name else key for key in keys]
         return sorted(found)
+
+
+def _are_these(held: dict[str, Any], count: int, values: dict[str, Any]) -> bool:
+    """Whether there are so many attributes, and these are the same objects."""
+    missing = object()
+    return len(held) == count and all(
+        held.get(key, missing) is value for key, value in values.items()
+    )
+
+
+def _cannot_change(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(_cannot_change(one) for one in value)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _plain(held: dict[str, Any], skipped: Set[str]) -> dict[str, Any]:

@@ -172,6 +172,8 @@ class FunctionalEngine:
             outputs: Tensor = functional_call(
                 self._module, (self.spec.unflatten(params), held), (x,)
             )
+        # After each task, where tasks run one by one: what comes back to its start is state too.
+        _refuse_state(self._attributes.changed())
         return outputs
 
     def _batched(self, function: Forward, in_dims: Dims, *args: Tensor) -> Tensor:
@@ -179,13 +181,7 @@ class FunctionalEngine:
         before = {name: tensor._version for name, tensor in held.items()}
         with _refusals():
             result = self._each(function, in_dims)(*args)
-        changed = [name for name, tensor in held.items() if tensor._version != before[name]]
-        changed += self._attributes.changed()
-        if changed:
-            raise ConfigError(
-                f"the model changes {', '.join(sorted(changed))} in its forward pass: state that "
-                "tasks share is refused"
-            )
+        _refuse_state([name for name, one in held.items() if one._version != before[name]])
         return result
 
     def _constants_on(self, device: torch.device) -> dict[str, Tensor]:
@@ -193,6 +189,14 @@ class FunctionalEngine:
             held = constants_of(self._module)
             self._constants[device] = {name: t.to(device, copy=True) for name, t in held.items()}
         return self._constants[device]
+
+
+def _refuse_state(changed: list[str]) -> None:
+    if changed:
+        raise ConfigError(
+            f"the model changes {', '.join(sorted(changed))} in its forward pass: state that "
+            "tasks share is refused"
+        )
 
 
 def _leaf(params: Tensor, tasks: int) -> Tensor:

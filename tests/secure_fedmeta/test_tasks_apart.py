@@ -202,6 +202,11 @@ KEEPING = {
     "inside a dict": (lambda net, x: net.held["a"].add(x.ndim), {"a": {0}}),
     "in an object": (lambda net, x: net.held.rows.append(x), Cache()),
     "in a queue": (lambda net, x: net.held.append(x), deque(maxlen=1)),
+    "in training": (lambda net, _: net.train(not net.training), None),
+    "another in its place": (
+        lambda net, x: net.__dict__.update(last=x) or net.__dict__.pop("held", 0),
+        0,
+    ),
     "a counter": (lambda net, _: setattr(net, "held", net.held + 1), 0),
     "in place": (lambda net, _: net.held.add_(1), torch.zeros(3)),
 }
@@ -213,7 +218,10 @@ def test_a_module_that_remembers_is_refused(kept: str, each: Each) -> None:
     how, held = KEEPING[kept]
     engine = FunctionalEngine(Keeping(how, held), LOSSES.get("cross_entropy"), each=each)
     batch = cohort("linear", ())
-    with pytest.raises(ConfigError, match=r"changes (held|last) in its forward pass"):
+    with pytest.raises(
+        ConfigError,
+        match=r"changes (held|last|held, last|layer.training, training) in its forward pass",
+    ):
         engine.gradient(torch.zeros(engine.spec.size), batch.support_x, batch.support_y)
 
 
