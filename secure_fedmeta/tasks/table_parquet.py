@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from secure_fedmeta.errors import DataError
@@ -74,12 +73,22 @@ def _rows(opened: Any, file: str, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _values(column: Any, file: str, name: str) -> list[Any]:
-    """The values of one column of a batch, as Python's own."""
-    if pa.types.is_dictionary(column.type) and len(column.dictionary):
-        longest = pc.max(pc.binary_length(column.dictionary)).as_py()
-        if longest is not None and longest > MAX_CELL:
+    """The values of one column of a batch, as Python's own.
+
+    By way of numpy where that says the same: pyarrow makes an object of its own for each value.
+    """
+    values: list[Any]
+    if pa.types.is_dictionary(column.type):
+        words = column.dictionary.to_pylist()
+        if any(len(word) > MAX_CELL for word in words if word is not None):
             raise too_long(file, name)
-    values: list[Any] = column.to_pylist()
+        places = column.indices.fill_null(len(words)).to_numpy().tolist()
+        values = [*words, None]
+        return [values[place] for place in places]
+    if column.null_count:
+        values = column.to_pylist()
+        return values
+    values = column.to_numpy(zero_copy_only=False).tolist()
     return values
 
 

@@ -12,12 +12,16 @@ import pytest
 
 from secure_fedmeta import cli
 from secure_fedmeta.config import load_config
+from secure_fedmeta.data_check import check_data
+from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.tasks import Site
 from secure_fedmeta.training import run
-from tests.secure_fedmeta.federation import default_ledger
+from tests.secure_fedmeta.federation import default_ledger, tiny
+from tests.secure_fedmeta.own_tables import options, rows, site, source
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = ROOT / "examples" / "own_table"
+BANKS = ("north", "south", "west")
 CONFIDENTIAL = "data.options.public=false"
 
 
@@ -100,6 +104,17 @@ def test_a_unit_without_its_column_names_config_key_and_reason(
     assert code == 2
     assert "own_table.toml: privacy.unit = 'user'" in err
     assert "declare data.options.user" in err
+
+
+def test_a_person_in_two_clients_is_found_before_the_run(tmp_path: Path) -> None:
+    cells = [{**row, "bank": bank} for bank in BANKS for row in rows()[:40]]
+    declared = {"user": "person", "records": None, "max_tasks": dict.fromkeys(BANKS, 5)}
+    source(tmp_path, cells, **declared)
+    data = {"source": "table", "options": options(**declared)}
+    with pytest.raises(ConfigError, match="hold tasks of the same user"):
+        check_data(tiny({"data": data, "privacy.unit": "user"}), site=site(tmp_path))
+    found = check_data(tiny({"data": data}), site=site(tmp_path))
+    assert [client["tasks"] for client in found["clients"]] == [5, 5, 5]
 
 
 def test_counts_of_confidential_data_are_in_the_check_and_in_no_report(
