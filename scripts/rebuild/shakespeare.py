@@ -79,13 +79,13 @@ def paragraphs(text: str) -> Iterator[list[str]]:
     """The lines of each paragraph from the first act on, without directions and outer blanks."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if _START.match(line.strip()))
-    marked = _DIRECTION.sub("\0", "\n".join(lines[start:]))
+    spoken = _DIRECTION.sub(" ", "\n".join(lines[start:]))
     held: list[str] = []
-    for line in [*marked.split("\n"), ""]:
-        words = " ".join(line.replace("\0", " ").split())
+    for line in [*spoken.split("\n"), ""]:
+        words = " ".join(line.split())
         if words:
             held.append(words)
-        elif "\0" not in line and held:  # a line that was a direction alone separates nothing
+        elif held:
             yield held
             held = []
 
