@@ -170,14 +170,17 @@ class Party(ABC):
         """The machine's answer; whatever else it ends with, but a refusal, ends the attempt.
 
         An interrupt in the middle of a step does too: a restart must not bring back what is over,
-        a key that was used up, a vector that was asked for.
+        a key that was used up, a vector that was asked for. Of a message that is refused, what it
+        showed of the log stays known.
         """
-        over = True
+        seen, over = self._watch.seen, True
         try:
             reply = machine.step(body)
             over = False
         except (MessageRefused, OutOfOrder):
             over = False
+            if self._watch.seen != seen:
+                self._keep(self._asked, self._reply)
             raise
         finally:
             if over:

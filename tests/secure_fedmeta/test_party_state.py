@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crypto.envelope import Step
+from crypto.envelope import AGGREGATOR, Heading, Step, seal
 from crypto.errors import CryptoError, MessageRefused, SumAborted
 from crypto.he_officer import HeOfficer
+from crypto.masking_messages import OpeningRequest
 from secure_fedmeta.aggregator import Release
 from secure_fedmeta.client import Client
-from secure_fedmeta.messages import decode
+from secure_fedmeta.intent import Evidence
+from secure_fedmeta.messages import SumStep, decode, encode
 from secure_fedmeta.officer import Officer
 from secure_fedmeta.party import Party
+from secure_fedmeta.party_state import PartyState
 from secure_fedmeta.vault import MemoryVault
 from tests.secure_fedmeta.federation import Federation
 from tests.secure_fedmeta.restarts import (
@@ -152,6 +155,38 @@ def test_the_last_checkpoint_seen_survives(tmp_path: Path) -> None:
     assert first is not None
     assert second is not None
     assert first != second
+
+
+def test_what_a_refused_message_showed_of_the_log_survives_too(tmp_path: Path) -> None:
+    """Else a restart would let it be shown another log; nothing else of its state moves."""
+    federation = federation_at(tmp_path, "masking")
+    vault, party = MemoryVault(), federation.parties.clients[1]
+    shown: list[bytes] = []
+
+    class Lied(Restarting):
+        def handle(self, message: bytes) -> bytes:
+            body = decode(message).body
+            if body[1] == Step.CONSISTENCY:
+                request = OpeningRequest.decode(body[46:-64])
+                opening = replace(request.opening, intent=bytes(32))
+                heading = Heading(Step.CONSISTENCY, AGGREGATOR, 1, body[10:42])
+                lie = replace(request, opening=opening).encode()
+                before = PartyState.decode(vault.get(), federation.run_id, 1)
+                with pytest.raises(MessageRefused, match="for another intent"):
+                    reborn(party, vault).handle(
+                        encode(SumStep(1, 1, seal(federation.parties.aggregator, heading, lie)))
+                    )
+                shown.append(Evidence.decode(request.evidence).checkpoint)
+                assert before.seen == b""
+                after = PartyState.decode(vault.get(), federation.run_id, 1)
+                assert after == replace(before, seen=shown[0])
+            return super().handle(message)
+
+    endpoint(federation, 1, Lied(party, vault))
+    release = federation.round(1)
+    assert isinstance(release, Release)
+    assert release.survivors == 4
+    assert len(shown) == 1
 
 
 def test_the_model_is_let_go_once_the_vector_exists(tmp_path: Path) -> None:
