@@ -106,6 +106,19 @@ def test_a_unit_without_its_column_names_config_key_and_reason(
     assert "declare data.options.user" in err
 
 
+def test_plans_and_searches_find_the_table_beside_the_config(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "plan", own, "--json")
+    assert (code, json.loads(out)["clients"]) == (0, 6)
+    short = ["training.rounds=1", "server.average_from=1", "evaluation.repeats=1"]
+    search = ['tune.validation=["larch"]', "tune.settings={learner={inner_lr=[0.1]}}"]
+    sets = [word for setting in (*short, *search) for word in ("--set", setting)]
+    code, out, err = call(capsys, "tune", own, "--json", "--out", tmp_path / "runs", *sets)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["looked_at"]["validation_clients"] == ["larch"]
+
+
 def test_a_person_in_two_clients_is_found_before_the_run(tmp_path: Path) -> None:
     cells = [{**row, "bank": bank} for bank in BANKS for row in rows()[:40]]
     declared = {"user": "person", "records": None, "max_tasks": dict.fromkeys(BANKS, 5)}
