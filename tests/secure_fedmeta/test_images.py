@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from secure_fedmeta.errors import ConfigError, DataError
@@ -64,6 +67,14 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b"")
 
 
+def broken_between() -> bytes:
+    """A PNG whose second part of pixels has no name that a chunk may have."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 100, 100, 8, 0, 0, 0, 0))
+    rows = zlib.compress(bytes(100 * 101), 0)
+    parts = chunk(b"IDAT", rows[:300]) + chunk(b"ID\0T", rows[300:])
+    return b"\x89PNG\r\n\x1a\n" + head + parts + chunk(b"IEND", b"")
+
+
 # --- pixels -------------------------------------------------------------------------------------
 
 
@@ -104,6 +115,7 @@ NOISE = Image.effect_noise((64, 64), 9)
         pytest.param(bomb(10_000), "can be read", id="larger bomb"),
         pytest.param(bomb(30_000), "can be read", id="largest bomb"),
         pytest.param(bomb(100), "can be read", id="too few rows"),
+        pytest.param(broken_between(), "can be read", id="broken between"),
         pytest.param(encoded(NOISE)[:-999], "can be read", id="cut"),
         pytest.param(encoded(NOISE, "JPEG")[:-999], "can be read", id="cut jpeg"),
         pytest.param(encoded(Image.new("RGBA", (4, 4))), "mode RGBA", id="alpha"),
@@ -124,6 +136,26 @@ NOISE = Image.effect_noise((64, 64), 9)
 def test_hostile_images_are_refused_by_name(data: bytes, expected: str) -> None:
     with pytest.raises(DataError, match=r"^north/a/1\.png: .*" + expected):
         pixels(data, "north/a/1.png", side=4, colour="grey")
+
+
+GOOD = {form: encoded(NOISE, form) for form in ("PNG", "JPEG")}
+
+
+@settings(max_examples=100)
+@given(
+    form=st.sampled_from(["PNG", "JPEG"]),
+    changes=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 255)), max_size=4),
+    length=st.integers(1, 3000),
+)
+def test_damage_anywhere_gives_pixels_or_the_readers_own_error(
+    form: str, changes: list[tuple[int, int]], length: int
+) -> None:
+    data = bytearray(GOOD[form])
+    for place, value in changes:
+        data[place] ^= value
+    with contextlib.suppress(DataError):
+        found = pixels(bytes(data[:length]), "a.png", side=4, colour="grey")
+        assert np.abs(found).max() <= 1
 
 
 # --- the folder ---------------------------------------------------------------------------------

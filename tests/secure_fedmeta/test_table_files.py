@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -287,6 +288,40 @@ def test_broken_csv_files_are_refused(tmp_path: Path, data: bytes, expected: str
     (tmp_path / "t.csv").write_bytes(data)
     with pytest.raises(DataError, match=r"^t\.csv.*" + expected):
         cells(open_table(tmp_path / "t.csv", ["a"]))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """One table in each form, by ending."""
+    folder = tmp_path_factory.mktemp("good")
+    words, values = [f"ä{number % 5}" for number in range(40)], np.arange(40) / 7
+    lines = [f"{word},{value}" for word, value in zip(words, values, strict=True)]
+    (folder / "t.csv").write_text("\n".join(["a,b", *lines, ""]))
+    np.savez_compressed(folder / "t.npz", a=words, b=values)
+    pq.write_table(pa.table({"a": words, "b": values}), folder / "t.parquet")
+    return {form: (folder / f"t.{form}").read_bytes() for form in ("csv", "npz", "parquet")}
+
+
+@settings(max_examples=100)
+@given(
+    form=st.sampled_from(["csv", "npz", "parquet"]),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6),
+    length=st.floats(0.5, 1),
+)
+def test_damage_anywhere_gives_a_table_or_the_readers_own_error(
+    good: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+    form: str,
+    changes: list[tuple[float, int]],
+    length: float,
+) -> None:
+    data = bytearray(good[form])
+    for place, value in changes:
+        data[int(place * len(data))] ^= value
+    path = tmp_path_factory.mktemp("damaged") / f"t.{form}"
+    path.write_bytes(data[: int(length * len(data))] if length < 0.9 else data)
+    with contextlib.suppress(DataError):
+        assert len(cells(open_table(path, ["a", "b"]))) <= 1000
 
 
 def test_other_endings_and_a_missing_reader_say_what_to_do(
