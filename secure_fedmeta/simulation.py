@@ -214,10 +214,11 @@ class CohortWork:
     def _rows(self, names: Sequence[str], round_index: int) -> dict[str, NDArray[np.int64]]:
         """Where each client's tasks stand in a batch of these clients, in the tasks' order."""
         ends = np.cumsum([self._places[name] for name in names])
-        return {
-            name: end - self._places[name] + self._drawn_places(name, round_index)
-            for name, end in zip(names, ends, strict=True)
-        }
+        with stage(Stage.DRAW):
+            return {
+                name: end - self._places[name] + self._drawn_places(name, round_index)
+                for name, end in zip(names, ends, strict=True)
+            }
 
     def _drawn_places(self, name: str, round_index: int) -> NDArray[np.int64]:
         """The place of each task among those of its client, drawn by the client's secret."""
