@@ -33,7 +33,8 @@ from secure_fedmeta.rig import Opened
 _LITTLE: Final = 1.0 / 64.0
 """Noise multiplier of copies in which single tasks are looked at."""
 _WIDTH: Final = 20_000
-_MOST_STEPS: Final = 8
+_MOST_STEPS: Final = 4
+"""Steps of such a copy, at most: more show nothing else and take longer."""
 
 
 class NoiseAtClients:

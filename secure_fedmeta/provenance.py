@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
@@ -21,7 +22,8 @@ def code_digest() -> bytes:
     return hashed.digest()
 
 
+@lru_cache(maxsize=1)
 def environment_digest() -> bytes:
-    """SHA-256 over `name==version` of every distribution that is installed."""
+    """SHA-256 over `name==version` of every distribution that is installed; read once a process."""
     found = {f"{d.metadata['Name'].lower()}=={d.version}" for d in distributions()}
     return hashlib.sha256("\n".join(sorted(found)).encode()).digest()

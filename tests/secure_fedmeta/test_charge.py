@@ -183,13 +183,18 @@ def test_a_client_cut_off_after_its_charge_never_answers_that_moment(
 
 @pytest.mark.parametrize("trouble", ["exceeded", "no grant", "locked"])
 def test_whatever_keeps_it_from_being_charged_is_a_refused_message(
-    ledger: Ledger, plan: PrivacyPlan, trouble: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    ledger: Ledger,
+    plan: PrivacyPlan,
+    trouble: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if trouble == "exceeded":
         ledger.grant("c", unit=Unit.TASK, epsilon=0.01, delta=plan.delta, approver="x")
     if trouble == "locked":
-        grant(ledger, plan, "c", 3)
         monkeypatch.setattr("privacy.ledger_sqlite.BUSY_SECONDS", 0.05)
+        ledger = Ledger(f"sqlite:///{tmp_path / 'busy.sqlite'}")
+        grant(ledger, plan, "c", 3)
         locked = ledger._store.writing()
         locked.__enter__()
     with pytest.raises(MessageRefused) as caught:

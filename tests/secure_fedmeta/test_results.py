@@ -219,9 +219,12 @@ def test_the_environment_digest_is_that_of_the_installed_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = provenance.environment_digest()
+    provenance.environment_digest.cache_clear()
     assert before == provenance.environment_digest()
+    provenance.environment_digest.cache_clear()
     monkeypatch.setattr(provenance, "distributions", lambda: iter(()))
     assert provenance.environment_digest() != before
+    provenance.environment_digest.cache_clear()
 
 
 def test_the_config_in_the_run_directory_is_complete(result: RunResult) -> None:
