@@ -237,7 +237,8 @@ def _width(course: Course, widest: float, units: int = 1) -> float:
     steps = _steps(course)
     variance = sum(n * q * q * math.expm1(min(z**-2, 50.0)) for z, q, n in course) / steps
     enough = max(PLD_SPREAD * units * math.sqrt(variance), PLD_SMALL / math.sqrt(steps))
-    return min(widest, enough)
+    # Few widths, so that one step's losses are kept from round to round.
+    return min(widest, 2.0 ** math.floor(math.log2(enough)))
 
 
 @lru_cache(maxsize=64)

@@ -281,7 +281,9 @@ def invoke(*words: str) -> Any:
 def assessed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the whole command finds and leaves."""
     folder = tmp_path_factory.mktemp("assessed")
-    result = invoke(str(config_file(folder)), "--out", str(folder), "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secure_fedmeta.attacks.TRIALS", 400)
+        result = invoke(str(config_file(folder)), "--out", str(folder), "--json")
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
     assert found == json.loads((folder / "assess.json").read_text())

@@ -181,7 +181,8 @@ def test_canaries_read_messages_and_stay_below_the_claim(
     assert found.figures["catches_noise_below"] >= 0.2
 
 
-def test_a_whole_assessment() -> None:
+def test_a_whole_assessment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secure_fedmeta.attacks.TRIALS", 400)
     config = tiny({**LOCAL, "privacy.noise_multiplier": 6.0})
     found = assess(config, Genuine(), SecureRandom.from_os(), lambda text: None)
     assert found["passed"], found["failed"]
