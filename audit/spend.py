@@ -41,7 +41,7 @@ from audit.entry import (
     RoundRelease,
 )
 from audit.errors import EntryRefused
-from audit.losses import ABOVE_TIGHT, BELOW_TIGHT, WRAPPED, tight_epsilon
+from audit.losses import ABOVE_TIGHT, WRAPPED, Tight, tight_epsilon
 
 ACCOUNTANT = "rdp"
 BUDGETED = ("aggregator", "aggregator_and_colluders", "participants", "recipients")
@@ -51,7 +51,8 @@ BELOW = 1e-9
 """How far, relative, a figure may lie below the recomputation: the order of float additions."""
 ABOVE = 1e-6
 """How far it may lie above."""
-TIGHT = ("exact", "prv", "pld")
+EXACT = "exact"
+TIGHT = (EXACT, "prv", "pld")
 """Accountants of Gaussian steps whose figures are recomputed as one."""
 _OF_THE_PLAN = (FIELDS | STEPS_FIELDS) - {"kind", "survivors"}
 
@@ -105,9 +106,9 @@ class SpendChecker:
             EntryRefused: a delta outside (0, 1).
         """
         loose, tight = self._by_rdp(adversary, delta), self._tight(adversary, delta)
-        return loose if tight is None else min(loose, tight)
+        return loose if tight is None else min(loose, tight.epsilon)
 
-    def _tight(self, adversary: str, delta: float) -> float | None:
+    def _tight(self, adversary: str, delta: float) -> Tight | None:
         """Of Gaussian steps alone, fixed beforehand; None of anything else."""
         if self._order is not None or self._steps is None or self._family is None:
             return None
@@ -201,8 +202,9 @@ class SpendChecker:
                 if self._by_rdp(adversary, self._plan_delta) <= limit:
                     continue
                 spent = self.epsilon(adversary, self._plan_delta)
+                tight = self._tight(adversary, self._plan_delta)
                 # The grids of the ledger's accountant and of this one differ.
-                if spent > limit + (0.0 if self._steps is None else BELOW_TIGHT):
+                if spent > limit + (0.0 if tight is None else tight.excess):
                     raise EntryRefused(
                         f"{adversary}: epsilon {spent:.6g} exceeds granted {granted:g}"
                     )
@@ -237,7 +239,8 @@ class SpendChecker:
             if text is None:
                 raise EntryRefused(f"{adversary}: no figure by {ACCOUNTANT!r}")
             loose = self._by_rdp(adversary, self._plan_delta)
-            _check_figure(adversary, text, loose, BELOW, ABOVE)
+            size = max(1.0, loose)
+            _check_figure(adversary, text, loose, BELOW * size, ABOVE * size)
             for name in TIGHT:
                 claimed = spend[adversary].get(name)
                 if claimed is None:
@@ -245,7 +248,8 @@ class SpendChecker:
                 tight = self._tight(adversary, self._plan_delta)
                 if tight is None:
                     raise EntryRefused(f"{adversary}: a figure by {name!r}, which has none here")
-                _check_figure(adversary, claimed, tight, BELOW_TIGHT, ABOVE_TIGHT)
+                above = tight.excess if name == EXACT else ABOVE_TIGHT
+                _check_figure(adversary, claimed, tight.epsilon, tight.excess, above)
 
 
 def _check_figure(adversary: str, text: str, exact: float, below: float, above: float) -> None:
@@ -254,8 +258,7 @@ def _check_figure(adversary: str, text: str, exact: float, below: float, above: 
     if math.isinf(exact) or math.isinf(stated):
         agrees = exact == stated
     else:
-        size = max(1.0, exact)
-        agrees = exact - below * size <= stated <= exact + above * size
+        agrees = exact - below <= stated <= exact + above
     if not agrees:
         raise EntryRefused(f"{adversary}: states epsilon {text}, events give {exact!r}")
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
 from audit.canonical import decimal, dumps, sha256
 from audit.divergence import ORDERS
 from audit.errors import EntryRefused, VerificationFailed
-from audit.losses import ABOVE_TIGHT, BELOW_TIGHT, WRAPPED, tight_epsilon
+from audit.losses import ABOVE_TIGHT, WRAPPED, Tight, tight_epsilon
 from audit.spend import ADVERSARIES, SpendChecker
 from privacy.accountant import spend
 from privacy.events import event_from_json
@@ -55,6 +56,13 @@ def charged(*events: dict[str, Any], plan: dict[str, Any] | None = None) -> Spen
     return checker
 
 
+def tight(z: float, rate: float, count: int, delta: float) -> Tight:
+    event = steps(noise_multiplier=decimal(z), rate=decimal(rate), steps=count)
+    found = charged(event)._tight("recipients", delta)
+    assert found is not None
+    return found
+
+
 def spent(z: float, rate: float, count: int, delta: float, **changes: str) -> float:
     event = steps(noise_multiplier=decimal(z), rate=decimal(rate), steps=count, **changes)
     return charged(event).epsilon("recipients", delta)
@@ -64,13 +72,37 @@ def spent(z: float, rate: float, count: int, delta: float, **changes: str) -> fl
 def test_it_agrees_with_google_s_accountant(
     z: float, rate: float, count: int, delta: float
 ) -> None:
-    found = spent(z, rate, count, delta)
+    found = tight(z, rate, count, delta)
     pld = figure(((z, rate, count),), delta, "pld")
     prv = figure(((z, rate, count),), delta, "prv")
     assert pld is not None
     assert prv is not None
-    assert found == pytest.approx(pld, abs=5e-4)
-    assert found - BELOW_TIGHT <= prv <= found + ABOVE_TIGHT
+    assert found.epsilon == pytest.approx(pld, abs=5e-4)
+    assert found.epsilon - found.excess <= pld <= prv <= found.epsilon + ABOVE_TIGHT
+    assert found.excess < 1e-4
+    fine = from_gaussian_mechanism(z, sampling_prob=rate, value_discretization_interval=2e-5)
+    truth = fine.self_compose(count).get_epsilon_for_delta(delta)
+    assert found.epsilon - found.excess <= truth <= found.epsilon + 1e-5
+
+
+@pytest.mark.parametrize("name", ["prv", "pld"])
+def test_a_figure_may_be_off_by_what_grids_explain_and_no_more(name: str) -> None:
+    checker = charged(steps())
+    checker._plan_delta = DELTA
+    found = checker._tight("aggregator", DELTA)
+    assert found is not None
+    assert found.excess < 2e-5
+    loose = decimal(checker._by_rdp("aggregator", DELTA))
+
+    def state(figure: float) -> None:
+        row = {"rdp": loose, name: decimal(figure)}
+        checker._compare(dict.fromkeys(ADVERSARIES, row))
+
+    state(found.epsilon - 0.99 * found.excess)
+    state(found.epsilon + 0.99 * ABOVE_TIGHT)
+    for wrong in (-1.01 * found.excess, 1.01 * ABOVE_TIGHT):
+        with pytest.raises(EntryRefused, match="states epsilon"):
+            state(found.epsilon + wrong)
 
 
 @pytest.mark.parametrize(("z", "rate", "count", "delta"), COURSES)
@@ -86,7 +118,8 @@ def test_a_record_agrees_as_well(z: float, rate: float, count: int, delta: float
 def test_without_coins_it_is_exact(relation: str, shift: float, count: int, z: float) -> None:
     found = tight_epsilon(((z, 1.0, count),), relation, DELTA, 1.0)
     exact = exact_gaussian_epsilon(shift * math.sqrt(count) / z, DELTA)
-    assert found == pytest.approx(exact, rel=1e-9, abs=1e-9)
+    assert found is not None
+    assert found.epsilon == pytest.approx(exact, rel=1e-9, abs=1e-9)
 
 
 def test_steps_of_several_settings_are_composed() -> None:
@@ -117,6 +150,7 @@ def test_it_is_never_below_the_divergence_of_one_step() -> None:
 def test_what_cannot_be_told_is_left_to_renyi() -> None:
     assert tight_epsilon(((1.0, 0.5, 10),), "add_remove", DELTA, 341.0) is None
     assert tight_epsilon(((1.0, 0.5, 10),), "add_remove", 1e-13, 10.0) is None
+    assert tight_epsilon(((9.0, 0.01, 10**6),), "add_remove", 8e-10, 50.0) is None
     with pytest.raises(EntryRefused, match="nothing is proved"):
         tight_epsilon(((1.0, 0.5, 10),), "zero_out", DELTA, 10.0)
 
