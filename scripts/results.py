@@ -78,6 +78,7 @@ def one(example: Path, algorithm: str, noise: str, rounds: int, out: Path) -> Ro
     """Run one combination and verify its log."""
     from secure_fedmeta.config import load_config
     from secure_fedmeta.errors import ConfigError
+    from secure_fedmeta.tasks import Site
     from secure_fedmeta.training import run
     from secure_fedmeta.verification import verify_run
 
@@ -87,7 +88,8 @@ def one(example: Path, algorithm: str, noise: str, rounds: int, out: Path) -> Ro
     chosen = (f"learner.algorithm={algorithm}", *needed, *NOISE[noise])
     began = time.monotonic()
     try:
-        result = run(load_config(example, [*short, *chosen]), out=out)
+        config = load_config(example, [*short, *chosen])
+        result = run(config, out=out, site=Site(example.parent))
     except ConfigError as error:
         return Row(example.stem, algorithm, noise, None, str(error), 0.0)
     checked = verify_run(result.directory, key=None, pinned=None, unpinned=False)
@@ -154,9 +156,9 @@ def score(arm: dict[str, Any] | None) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the combinations; 1 if a log does not verify."""
     parser = argparse.ArgumentParser(description=__doc__)
-    examples = sorted(path.stem for path in (ROOT / "examples").glob("*.toml"))
+    examples = {path.stem: path for path in sorted((ROOT / "examples").rglob("*.toml"))}
     usual = [example for example in examples if example not in SLOW]
-    parser.add_argument("--examples", nargs="+", default=usual, choices=examples)
+    parser.add_argument("--examples", nargs="+", default=usual, choices=list(examples))
     parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS)
     parser.add_argument("--noise", nargs="+", default=tuple(NOISE), choices=tuple(NOISE))
     parser.add_argument("--rounds", type=int, default=5)
@@ -168,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for example in options.examples:
             for algorithm in options.algorithms:
                 for noise in options.noise:
-                    path = ROOT / "examples" / f"{example}.toml"
+                    path = examples[example]
                     row = one(path, algorithm, noise, options.rounds, Path(scratch) / "runs")
                     print(f"{example} {algorithm} {noise}: {row.verified} ({row.seconds:.1f} s)")
                     rows.append(row)
