@@ -51,7 +51,6 @@ SHORT = (
 )
 # Noise at the client has no unit user; a task of these is all that there is of one person.
 PERSON_TASKS = {"migraine": ("privacy.unit=task",)}
-SLOW = ("shakespeare",)  # a recurrent model; left out unless named
 NEEDS = {"reptile": ("learner.inner_steps=2",)}  # with one step it is joint training
 
 
@@ -103,11 +102,10 @@ def page(rows: Sequence[Row], rounds: int) -> str:
         f"""# Results
 
 Every example with every algorithm and every kind of noise, {rounds} rounds each, at the example's
-own target epsilon; written by `make results`. The recurrent model of `shakespeare` takes a quarter
-of an hour and is left out: `python scripts/results.py --examples shakespeare --page FILE`. So few
-rounds show that a combination works and what it costs, not how well it learns: for that run the
-examples as they are, and see [the README](../README.md#what-the-demo-shows). Noise is drawn afresh,
-so the scores differ from one time to the next; coordinates, epsilon and bytes do not.
+own target epsilon; written by `make results`. So few rounds show that a combination works
+and what it costs, not how well it learns: for that run the examples as they are, and see
+[the README](../README.md#what-the-demo-shows). Noise is drawn afresh, so the scores differ from one
+time to the next; coordinates, epsilon and bytes do not.
 
 - *coordinates*: length of the vector that is clipped, summed and released
 - *epsilon*: the claim against the worst adversary that the budget limits, after these rounds
@@ -157,8 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the combinations; 1 if a log does not verify."""
     parser = argparse.ArgumentParser(description=__doc__)
     examples = {path.stem: path for path in sorted((ROOT / "examples").rglob("*.toml"))}
-    usual = [example for example in examples if example not in SLOW]
-    parser.add_argument("--examples", nargs="+", default=usual, choices=list(examples))
+    parser.add_argument("--examples", nargs="+", default=list(examples), choices=list(examples))
     parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS)
     parser.add_argument("--noise", nargs="+", default=tuple(NOISE), choices=tuple(NOISE))
     parser.add_argument("--rounds", type=int, default=5)
