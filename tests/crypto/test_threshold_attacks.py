@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -37,6 +38,7 @@ from crypto.threshold_messages import (
     decode_answers,
     decode_key,
     decode_part,
+    decode_sets,
     decode_sized_and_bundle,
     encode_answer,
     encode_key,
@@ -371,6 +373,9 @@ def test_a_shifted_answer_is_noticed_by_comparing(k: int, monkeypatch: pytest.Mo
     run.officers[k] = shifting(run, k, 5)
     with pytest.raises(SumAborted, match="the committee disagrees"):
         run.drive()
+    kept = vars(run.aggregator)
+    assert kept["_total"] is None
+    assert kept["_uploads"] == kept["_answers"] == kept["_shares"] == {}
     monkeypatch.setattr(crypto.threshold_aggregator, "comparing", lambda *_: ())
     run = committee()
     run.officers[k] = shifting(run, k, 5)
@@ -456,14 +461,17 @@ def test_a_member_that_waits_for_the_others_cannot_choose_the_key(
     )
 
 
-def dealing_with(run: Run, k: int, change: Callable[[int, bytes], bytes]) -> Twisted:
-    """A dealer that changes sealed shares, and tells of the changed ones."""
+def dealing_with(
+    run: Run, k: int, change: Callable[[int, bytes], bytes], *, told_of: bool = True
+) -> Twisted:
+    """A dealer that changes sealed shares, and tells of the changed ones or of the others."""
 
     def dealt(payload: bytes) -> bytes:
         public, sealed = decode_sized_and_bundle(memoryview(payload))
         dealing = Dealing.decode(payload_of(public))
         other = {r: change(r, share) for r, share in sealed.items()}
-        told = Dealing(dealing.part, {r: digest_of_share(share) for r, share in other.items()})
+        digests = {r: digest_of_share(share) for r, share in other.items()}
+        told = Dealing(dealing.part, digests) if told_of else dealing
         return encode_sized_and_bundle(resign(public, told.encode()), other)
 
     return Twisted(run.officers[k], Step.THRESHOLD_DEAL, dealt)
@@ -478,6 +486,29 @@ def test_a_share_that_does_not_open_is_complained_of_by_name() -> None:
     )
     with pytest.raises(SumAborted, match=rf"dealing of member {FIRST}: member {FIRST + 2} compl"):
         run.drive()
+
+
+def test_shares_that_the_dealing_does_not_tell_of_cost_their_dealer_alone() -> None:
+    """Whoever must check them later could not tell which were dealt."""
+    run = committee()
+    run.officers[FIRST] = dealing_with(
+        run, FIRST, lambda r, share: bytes([share[0] ^ 1]) + share[1:], told_of=False
+    )
+    done = run.drive()
+    (refusal,) = run.refused
+    assert (refusal.sender, refusal.step) == (FIRST, "threshold deal")
+    assert "not those that the dealing tells of" in refusal.reason
+    np.testing.assert_array_equal(done.total, total(run.terms, run.vectors, run.terms.cohort))
+
+
+def test_the_aggregator_counts_in_how_many_sets_it_asked_each_member() -> None:
+    run = committee()
+    run.drive({FIRST: PART})
+    asked: Counter[int] = Counter()
+    for step in run.requests[PART:]:
+        asked.update({k: len(decode_sets(payload_of(message))) for k, message in step.items()})
+    assert max(asked.values()) > 1
+    assert vars(run.aggregator)["_asked"] == asked
 
 
 def test_shares_of_another_length_cost_their_dealers_alone() -> None:
