@@ -153,7 +153,7 @@ def scorer_for(config: Config, tune: TuneConfig, base: Parts, *, charged: bool) 
             or protected scores without what protects them.
     """
     if tune.scores == "protected":
-        return _protected(config, tune, charged=charged)
+        return _protected(config, tune, base, charged=charged)
     chosen, info = tune.validation, base.source.info
     for name in chosen:
         if name not in base.training:
@@ -177,7 +177,7 @@ def scorer_for(config: Config, tune: TuneConfig, base: Parts, *, charged: bool) 
     )
 
 
-def _protected(config: Config, tune: TuneConfig, *, charged: bool) -> ProtectedScores:
+def _protected(config: Config, tune: TuneConfig, base: Parts, *, charged: bool) -> ProtectedScores:
     if not charged:
         raise ConfigError(
             "the data are public and the search is free: nothing has to protect its scores; name "
@@ -191,6 +191,15 @@ def _protected(config: Config, tune: TuneConfig, *, charged: bool) -> ProtectedS
             "that losses are cut to",
             key="privacy.metrics",
             value=list(config.privacy.metrics),
+        )
+    # A candidate holds nobody out, and where a config says that its source holds out its own.
+    if kept := [name for name in base.source.info.held_out if name in base.training]:
+        raise ConfigError(
+            f"candidates with protected scores hold nobody out, so that source "
+            f"{base.source.name!r} would keep {', '.join(kept)}, who train in this config, and "
+            "show their scores without noise; hold them out as well, or name them in data.unused",
+            key="data.held_out",
+            value=list(config.data.held_out),
         )
     planned = config.training.rounds
     rounds = tune.score_rounds or max(1, planned // 4)

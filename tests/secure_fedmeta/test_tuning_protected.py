@@ -87,6 +87,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
         ({"privacy.metrics": [], "privacy.largest_loss": None}, "privacy.metrics", "query_loss"),
         ({"data.source": "sinusoid", "ledger.population": None}, "tune.scores", "nothing has to"),
         ({"tune.score_rounds": ROUNDS + 1}, "tune.score_rounds", "has 4 rounds"),
+        # Those whom the source holds out train here; candidates would score them in clear.
+        ({"data.held_out": ["client-000"]}, "data.held_out", "held-out-000, held-out-001"),
         ({}, "ledger.population", "no budget was granted"),
     ],
 )
