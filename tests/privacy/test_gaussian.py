@@ -186,6 +186,14 @@ def test_where_rounding_is_as_large_as_delta_renyi_is_left() -> None:
     assert list(figures) == ["rdp"]
 
 
+def test_where_opacus_refuses_so_small_a_delta_prv_is_left_out() -> None:
+    course, delta = ((0.6, 0.3, 10),), 1e-14
+    figures = add_remove(course, delta)
+    assert list(figures) == ["pld", "rdp"]
+    assert figures["pld"] < figures["rdp"]
+    assert claim(course, delta) == ("pld", figures["pld"])
+
+
 def test_above_so_many_steps_prv_is_left_out_and_pld_says_the_same() -> None:
     steps = gaussian.MAX_PRV_STEPS
     course, longer = ((5.0, 0.01, steps),), ((5.0, 0.01, steps + 1),)
