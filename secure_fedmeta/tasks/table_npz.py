@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
+from tokenize import TokenError
 from typing import IO, Any, Final
 
 import numpy as np
@@ -47,6 +48,8 @@ _DAMAGE: Final = (
     RuntimeError,  # an encrypted member
     ValueError,  # a header that numpy does not take
 )
+_NO_HEADER: Final = (SyntaxError, TokenError, TypeError, LookupError)
+"""What numpy stumbles over in a header, beside the ValueError that it means to raise."""
 
 
 def npz_sheet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
@@ -127,5 +130,8 @@ def _header(member: IO[bytes], file: str, name: str) -> tuple[tuple[int, ...], n
     version = np.lib.format.read_magic(member)
     if version not in _HEADERS:
         raise DataError(f"{file}, {name}: is of version {version}; allowed are 1.0 and 2.0")
-    shape, _, dtype = _HEADERS[version](member, max_header_size=10_000)
+    try:
+        shape, _, dtype = _HEADERS[version](member, max_header_size=10_000)
+    except _NO_HEADER as error:
+        raise DataError(f"{file}, {name}: has a header that numpy cannot read ({error})") from error
     return shape, dtype

@@ -175,6 +175,13 @@ def flipped(data: bytes) -> bytes:
             member(described("<U1", "(1,)"), b"\xff" * 4), "no character", id="no character"
         ),
         pytest.param(member(b"nonsense"), "savez", id="header"),
+        pytest.param(member(b"((("), "numpy cannot read", id="open header"),
+        pytest.param(member(b"{[]: 1}"), "numpy cannot read", id="header of lists"),
+        pytest.param(
+            member(b"{'descr': ('<f8',), 'fortran_order': False, 'shape': (2,)}"),
+            "numpy cannot read",
+            id="half a dtype",
+        ),
         pytest.param(flipped(saved(a=np.ones(9))), "savez", id="flipped"),
         pytest.param(saved(a=np.ones(9))[:-30], "savez", id="cut"),
         pytest.param(b"", "savez", id="empty"),
