@@ -9,7 +9,8 @@ that gather in one task.
 Without a column for it, a record's own id is its place among the rows of its folder. Taking a row
 away then renames those behind it. In folders that changes nothing (they are the same sets of rows);
 with hashing it would move other records to other tasks, so that the unit task, which adds or takes
-away the rows of one task, is not promised. A replaced record stays where it was in either case.
+away the rows of one task, is not promised. A replaced record stays where it was in either case, if
+the order of the rows does not follow from what they hold.
 """
 
 from __future__ import annotations
