@@ -77,7 +77,7 @@ def verify_run(directory: Path, *, key: str | None, pinned: Path | None, unpinne
     try:
         pin = PinStore(state.state_directory()).load(directory.resolve().name)
         if pin is not None and key in (None, pin.vkey):
-            key, head = pin.vkey, head or pin.checkpoint
+            key, head = pin.vkey, pin.checkpoint if head is None else head
         found = verify_log(audit, vkey=key, pinned=head, spend=SpendChecker())
         _check_files(directory)
     except VerificationFailed as error:

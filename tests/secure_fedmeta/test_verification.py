@@ -83,6 +83,15 @@ def test_a_pinned_checkpoint_from_elsewhere(result: Path) -> None:
         verify_run(result, key=None, pinned=result.parent / "nothing", unpinned=False)
 
 
+def test_an_empty_file_is_no_pinned_checkpoint(result: Path) -> None:
+    """The pin of the run itself does not silently take its place."""
+    empty = result.parent / "empty"
+    empty.touch()
+    outcome = verify_run(result, key=None, pinned=empty, unpinned=False)
+    assert not outcome.accepted
+    assert "pinned head" in str(outcome.failure)
+
+
 def test_nobody_vouches_for_a_log_from_elsewhere(
     result: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
