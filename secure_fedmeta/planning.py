@@ -255,9 +255,17 @@ def draw(planned: Outlook, directory: Path, *, announce: Callable[[str], None]) 
         planned: the outlook.
         directory: where; it is made if missing.
         announce: told which point of the curve is computed.
+
+    Raises:
+        ConfigError: the folder cannot be made; nothing was computed.
     """
     from secure_fedmeta.plots import plot_cohort, plot_epsilon  # a second of matplotlib
 
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot be made ({error.strerror}): name a folder that you may write to"
+        raise ConfigError(reason, key="--plots", value=str(directory)) from error
     rounds = sorted({int(n) for n in np.geomspace(1, planned.rounds, POINTS).round()})
     curves: dict[str, list[float]] = {name.value: [] for name in BUDGETED}
     for number in rounds:
@@ -266,17 +274,16 @@ def draw(planned: Outlook, directory: Path, *, announce: Callable[[str], None]) 
         for name in BUDGETED:
             curves[name.value].append(spent.adversaries[name].claimed)
     epsilon, cohort = directory / "epsilon.svg", directory / "cohort.svg"
-    target = planned.settings["target_epsilon"]
+    target, here = planned.settings["target_epsilon"], planned.expected_units
     plot_epsilon(epsilon, rounds, curves, limit=target, limit_name="target")
-    units = np.geomspace(max(1.0, planned.expected_units / 16), planned.expected_units * 64, 60)
-    shrink = planned.expected_units / units
+    units = np.geomspace(max(1.0, here / 16), here * 64, 60)
     plot_cohort(
         cohort,
         units.tolist(),
-        noise=(planned.noise.per_coordinate * shrink).tolist(),
-        of_signal=(planned.noise.of_signal * shrink).tolist(),
+        noise=(planned.noise.per_coordinate * here / units).tolist(),
+        of_signal=(planned.noise.of_signal * here / units).tolist(),
         rounds=planned.rounds,
-        here=planned.expected_units,
+        here=here,
     )
     return [epsilon, cohort]
 

@@ -183,6 +183,17 @@ def test_the_curves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert first == [path.read_bytes() for path in paths]
 
 
+def test_curves_that_cannot_be_drawn_are_refused_by_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    code, _, told = run(capsys, "--noise-multiplier", "8", "--plots", str(taken))
+    assert code == 2
+    assert f"--plots = '{taken}'" in told
+    assert "name a folder that you may write to" in told
+
+
 @pytest.mark.parametrize("mechanism", ["skellam", "gaussian"])
 def test_the_curve_ends_at_the_claim(mechanism: str) -> None:
     found = planning.outlook(request(mechanism=mechanism, rounds=20))
