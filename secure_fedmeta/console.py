@@ -313,7 +313,7 @@ def render_datasets(rows: list[dict[str, Any]], note: str) -> RenderableType:
     table = Table("name")
     for heading in _COUNTS:
         table.add_column(heading, justify="right")
-    table.add_column("units", min_width=26)
+    table.add_column("units", min_width=15)
     table.add_column("licence")
     for row in rows:
         counts = ("-" if row[name] is None else f"{row[name]:,}" for name in _COUNTS)

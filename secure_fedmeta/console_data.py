@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+SHOWN_INPUTS = 40
+"""Pixels are inputs too, and nobody reads thousands of names; `--json` has them all."""
 
 
 def render_check(found: Mapping[str, Any]) -> Group:
@@ -28,9 +31,15 @@ def render_check(found: Mapping[str, Any]) -> Group:
         for where, count in found[what].items():
             counted.add_row(what, where, str(count))
     parts.append(counted if counted.row_count else Text("Nothing was coded or left out."))
-    parts.append(Text(f"Inputs ({len(found['inputs'])}): {', '.join(found['inputs'])}"))
+    parts.append(Text(_inputs(found["inputs"])))
     parts.append(
         Text(f"Unit of the config: {found['unit']}. Allowed: {', '.join(found['units'])}.")
     )
     parts += [Text(f"Not allowed: {unit}: {why}.") for unit, why in found["lacking"].items()]
     return Group(*parts)
+
+
+def _inputs(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_INPUTS
+    rest = f" and {more:,} more (--json names them all)" if more > 0 else ""
+    return f"Inputs ({len(names):,}): {', '.join(names[:SHOWN_INPUTS])}{rest}"

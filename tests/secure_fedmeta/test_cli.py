@@ -137,11 +137,13 @@ def test_every_read_command_speaks_json(folder: Path, call: Call) -> None:
     assert "public data only" in found["note"]
 
 
-def test_datasets_as_a_table(call: Call) -> None:
+def test_datasets_as_a_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     ended = call("datasets")
     assert ended.code == 0
     assert "credit" in ended.out
     assert "sinusoid" in ended.out
+    assert "under CC BY 2.5" in ended.out  # no licence is cut off
     assert "Counts are shown of public data only" in " ".join(ended.out.split())
 
 

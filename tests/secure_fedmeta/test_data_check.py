@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from secure_fedmeta import cli
 from secure_fedmeta.config import load_config
+from secure_fedmeta.console_data import render_check
 from secure_fedmeta.data_check import check_data
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.tasks import Site
@@ -67,6 +70,17 @@ def test_the_check_counts_what_a_run_would_use(
     assert found["missing"] == {"income": incomes.count("")}
     assert found["clipped"] == {"income": sum(float(i or 0) > 120_000 for i in incomes)}
     assert found["lacking"]["user"].endswith("declare data.options.user")
+
+
+@pytest.mark.parametrize(("inputs", "rest"), [(40, ""), (784, " and 744 more")])
+def test_the_names_of_pixels_do_not_fill_the_screen(own: Path, inputs: int, rest: str) -> None:
+    found = check_data(load_config(own, []), site=Site(own.parent))
+    shown = Console(record=True, width=10_000, file=io.StringIO())
+    shown.print(render_check({**found, "inputs": [f"grey {n}" for n in range(inputs)]}))
+    line = next(line for line in shown.export_text().splitlines() if line.startswith("Inputs"))
+    assert line.rstrip().startswith(f"Inputs ({inputs}): grey 0, grey 1,")
+    assert f"grey 39{rest}" in line
+    assert "grey 40" not in line
 
 
 def test_confidential_figures_come_with_a_warning(
