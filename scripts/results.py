@@ -109,7 +109,8 @@ time to the next; coordinates, epsilon and bytes do not.
 
 - *coordinates*: length of the vector that is clipped, summed and released
 - *epsilon*: the claim against the worst adversary that the budget limits, after these rounds
-- *unadapted*, *adapted*: mean score over held-out clients, before and after adaptation
+- *unadapted*, *adapted*: mean score over held-out clients, before and after adaptation, with a 95 %
+  interval over clients, which says next to nothing where two or three are held out
 - *bytes*: one client's protected vector in one round
 - *verifies*: whether `fedmeta verify` accepts the log
 

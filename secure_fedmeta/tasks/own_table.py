@@ -9,8 +9,8 @@ that gather in one task.
 Without a column for it, a record's own id is its place among the rows of its folder. Taking a row
 away then renames those behind it. In folders that changes nothing (they are the same sets of rows);
 with hashing it would move other records to other tasks, so that the unit task, which adds or takes
-away the rows of one task, is not promised. A replaced record stays where it was in either case, if
-the order of the rows does not follow from what they hold.
+away the rows of one task, is not promised. Nor is the unit record: in a table that is sorted by
+what rows hold, a replaced record stands in another place, and those between move.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _blocking(options: TableOptions, site: Site) -> Blocking:
     if options.records is not None:
         key = _PUBLIC_KEY if options.public else site.block_secret()
         found = by_hash(key, options.records, options.records_per_block)
-        units = found.units if options.record is not None else found.units - {"task"}
+        units = found.units if options.record is not None else found.units - {"record", "task"}
         return replace(found, units=units)
     units = frozenset({"record", "task", "client"})
     return Blocking(
@@ -195,7 +195,7 @@ def _check_bounds(clients: Mapping[str, ClientData], bounds: Mapping[str, int]) 
 
 
 def _lacking(units: frozenset[str]) -> dict[str, str]:
-    reasons = {"user": NO_USER, "task": NO_RECORD}
+    reasons = {"user": NO_USER, "task": NO_RECORD, "record": NO_RECORD}
     return {unit: reason for unit, reason in reasons.items() if unit not in units}
 
 

@@ -157,7 +157,7 @@ def test_targets(
     ("changes", "units"),
     [
         pytest.param({}, {"record", "task", "client"}, id="ids"),
-        pytest.param({"record": None}, {"record", "client"}, id="places"),
+        pytest.param({"record": None}, {"client"}, id="places"),
         pytest.param(BY_USER, {"record", "task", "user", "client"}, id="users"),
         pytest.param(
             {**BY_USER, "record": None}, {"record", "task", "user", "client"}, id="users-places"
@@ -190,6 +190,7 @@ def config(folder: Path, unit: str, **changes: Any) -> Any:
     [
         ("user", {}, r"privacy.unit = 'user': .* no column says which person"),
         ("task", {"record": None}, r"privacy.unit = 'task': .* declare data.options.record"),
+        ("record", {"record": None}, r"privacy.unit = 'record': .* declare data.options.record"),
     ],
 )
 def test_a_unit_that_cannot_be_promised_is_refused_with_the_reason(
@@ -235,7 +236,7 @@ def test_without_ids_a_row_taken_away_moves_others_where_tasks_are_hashed(tmp_pa
 
 
 def test_without_ids_another_content_is_another_place_in_a_sorted_table(tmp_path: Path) -> None:
-    """Why the page asks for an order that does not follow from what rows hold."""
+    """Why unit record is refused there."""
 
     def changed(**changes: Any) -> int:
         richer = [{**row, "income": "1000"} if row["loan"] == "L0" else row for row in rows()]
