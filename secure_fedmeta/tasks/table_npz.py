@@ -43,9 +43,8 @@ _DAMAGE: Final = (
     lzma.LZMAError,
     struct.error,
     EOFError,
-    NotImplementedError,  # a compression that zipfile does not know
     OSError,
-    RuntimeError,  # an encrypted member
+    RuntimeError,  # an encrypted member, or a compression that zipfile does not know
     ValueError,  # a header that numpy does not take
 )
 _NO_HEADER: Final = (SyntaxError, TokenError, TypeError, LookupError)
