@@ -21,13 +21,11 @@ Blocks are larger than there, so that more of them hold a bad loan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
-from secure_fedmeta.tasks.blocks import by_hash
 from secure_fedmeta.tasks.dictionary import (
     Category,
     DataDictionary,
@@ -38,14 +36,13 @@ from secure_fedmeta.tasks.dictionary import (
     linear,
     logarithm,
 )
-from secure_fedmeta.tasks.protocol import Record, SourceOptions
+from secure_fedmeta.tasks.protocol import SourceOptions
 from secure_fedmeta.tasks.shipped import (
     BlockOptions,
+    HashedTableSource,
     ShippedFile,
     ShippedTable,
-    ShippedTableSource,
 )
-from secure_fedmeta.tasks.site import Site
 from secure_fedmeta.tasks.table import Excluded, Place, TableLayout
 
 SMALL_STATE = "records of states that are no client (fewer than 50 records)"
@@ -89,7 +86,6 @@ CLIENT_RECORDS = {
     "WA": 200,
     "WI": 150,
 }
-_BLOCK_KEY = b"secure-fedmeta/lending/1"  # public: the table is
 
 _OTHERS = ("AK", "DC", "DE", "IA", "ID", "ME", "MT", "ND", "NE", "RI", "SD", "VT", "WV", "WY")
 _GRADES = tuple(f"{letter}{digit}" for letter in "ABCDEFG" for digit in "12345")
@@ -164,16 +160,11 @@ LENDING = DataDictionary(
 
 
 class LendingOptions(BlockOptions):
-    """Options of the lending source.
-
-    Attributes:
-        metric: what evaluation reports: auc, or average_precision.
-    """
+    """Options of the lending source: larger blocks, for few loans are bad."""
 
     records_per_block: int = Field(default=28, ge=2, le=1000)
     k_support: int = Field(default=10, ge=1)
     k_query: int = Field(default=10, ge=1)
-    metric: Literal["auc", "average_precision"] = "auc"
 
 
 def _place(row: Mapping[str, Value]) -> Place | Excluded:
@@ -199,31 +190,11 @@ TABLE = ShippedTable(
 )
 
 
-class LendingSource(ShippedTableSource):
-    """Loans in 37 states, cut into blocks of about `records_per_block`.
-
-    Args:
-        options: sizes and metric.
-        site: not needed: the table ships.
-        records: stand in for the shipped table's (`SourceClass`).
-
-    Raises:
-        DataError: the shipped file was changed, or given records lack a client, or leave one
-            without a task.
-    """
+class LendingSource(HashedTableSource):
+    """Loans in 37 states, cut into blocks of about `records_per_block`."""
 
     Options: ClassVar[type[SourceOptions]] = LendingOptions
     name = "lending"
-
-    def __init__(
-        self, options: SourceOptions, *, site: Site, records: Iterable[Record] | None = None
-    ) -> None:
-        del site  # shipped
-        chosen = LendingOptions.model_validate(options.model_dump())
-        super().__init__(
-            replace(TABLE, metric=chosen.metric),
-            by_hash(_BLOCK_KEY, CLIENT_RECORDS, chosen.records_per_block),
-            k_support=chosen.k_support,
-            k_query=chosen.k_query,
-            records=records,
-        )
+    table = TABLE
+    client_records = CLIENT_RECORDS
+    block_key = b"secure-fedmeta/lending/1"

@@ -133,6 +133,7 @@ class MigraineSource(ShippedTableSource):
         super().__init__(
             TABLE,
             by_user(dict.fromkeys(GROUPS, MOST_PEOPLE)),
+            metric="auc",
             k_support=chosen.k_support,
             k_query=chosen.k_query,
             records=records,

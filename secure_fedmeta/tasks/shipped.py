@@ -31,11 +31,13 @@ class BlockOptions(SourceOptions):
             (about 6.4 for 100 records) and leaves 6 % of the records in blocks too small.
         k_support: support records for one draw.
         k_query: query records for one draw; a block needs k_support + k_query records.
+        metric: what evaluation reports; average_precision suits a rare class.
     """
 
     records_per_block: int = Field(default=14, ge=2, le=1000)
     k_support: int = Field(default=5, ge=1)
     k_query: int = Field(default=5, ge=1)
+    metric: Literal["auc", "average_precision"] = "auc"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,6 @@ class ShippedTable:
     layout: TableLayout
     licence: str
     provenance: str
-    metric: Literal["auc", "average_precision"] = "auc"
 
     def read(self) -> Table:
         """The table's records, checked row by row.
@@ -106,6 +107,7 @@ class ShippedTableSource(BlockedSource):
     Args:
         table: the table's declarations.
         blocking: its clients and their blocks.
+        metric: what evaluation reports.
         k_support: support records for one draw.
         k_query: query records for one draw; a block needs k_support + k_query records.
         records: stand in for the shipped table's (`SourceClass`).
@@ -120,6 +122,7 @@ class ShippedTableSource(BlockedSource):
         table: ShippedTable,
         blocking: Blocking,
         *,
+        metric: Literal["auc", "average_precision"],
         k_support: int,
         k_query: int,
         records: Iterable[Record] | None,
@@ -144,7 +147,7 @@ class ShippedTableSource(BlockedSource):
             input_bounds=(-1.0, 1.0),
             output_dim=1,
             loss="cross_entropy",
-            metric=table.metric,
+            metric=metric,
             k_support=k_support,
             k_query=k_query,
             files={table.file.name: table.file.sha256},
@@ -158,7 +161,8 @@ class ShippedTableSource(BlockedSource):
 class HashedTableSource(ShippedTableSource):
     """A shipped table whose rows are of as many people, in blocks of about `records_per_block`.
 
-    A subclass declares its name, `table`, `client_records` and `block_key`, and nothing else.
+    A subclass declares its name, `table`, `client_records` and `block_key`; Options with other
+    defaults where those fit better.
 
     Args:
         options: sizes.
@@ -189,6 +193,7 @@ class HashedTableSource(ShippedTableSource):
         super().__init__(
             self.table,
             by_hash(self.block_key, self.client_records, chosen.records_per_block),
+            metric=chosen.metric,
             k_support=chosen.k_support,
             k_query=chosen.k_query,
             records=records,

@@ -35,6 +35,7 @@ def test_options_are_checked_without_reading_data(monkeypatch: pytest.MonkeyPatc
         "records_per_block": 20,
         "k_support": 5,
         "k_query": 5,
+        "metric": "auc",
     }
 
 

@@ -245,9 +245,10 @@ def test_values_outside_the_dictionaries_are_refused_by_name(
     assert f"{name}.csv, line 2, {column} = {cell!r}: allowed is " in str(caught.value)
 
 
-def test_lending_reports_the_metric_that_is_asked_for(
-    sources: Mapping[str, TaskSource],
+@pytest.mark.parametrize("name", ["heart", "lending"])
+def test_the_metric_is_the_one_that_is_asked_for(
+    sources: Mapping[str, TaskSource], name: str
 ) -> None:
-    assert sources["lending"].info.metric == "auc"
-    asked = build_source("lending", {"metric": "average_precision"})
+    assert sources[name].info.metric == "auc"
+    asked = build_source(name, {"metric": "average_precision"})
     assert asked.info.metric == "average_precision"
