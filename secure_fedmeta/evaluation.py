@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,26 @@ from secure_fedmeta.meta import MetaLearner
 from secure_fedmeta.tasks import ClientData, TaskSource
 from secure_fedmeta.tasks.drawing import evenly
 
-Scores = dict[str, float]
+
+class Scores(dict[str, float]):
+    """Client -> its score: the mean over those of its draws whose targets allow a score.
+
+    A client of which no draw has a score is left out.
+
+    Args:
+        draws: client -> the score of each of its draws; NaN where its targets allow none.
+
+    Attributes:
+        per_draw: the clients that have a score -> the score of each of their draws, in the order
+            of the draws: subject by subject, repeat by repeat (fold by fold for `local_all`).
+    """
+
+    def __init__(self, draws: Mapping[str, Sequence[float]]) -> None:
+        defined = {
+            client: [v for v in values if not math.isnan(v)] for client, values in draws.items()
+        }
+        super().__init__({client: float(np.mean(own)) for client, own in defined.items() if own})
+        self.per_draw = {client: tuple(draws[client]) for client in self}
 
 
 @dataclass(frozen=True)
@@ -158,7 +177,7 @@ class Evaluation:
 
     def unadapted(self, learner: MetaLearner, params: torch.Tensor) -> Scores:
         """Every client scored by the model as it is."""
-        return self._mean_per_client(
+        return _per_client(
             (split.client, self._score(learner, params, split.test_x, split.test_y))
             for split in self.splits
         )
@@ -166,38 +185,40 @@ class Evaluation:
     def adapted(self, learner: MetaLearner, params: torch.Tensor) -> Scores:
         """Every client scored after the learner adapted on its support examples."""
         if not self.splits:
-            return {}
+            return Scores({})
         support_x = torch.as_tensor(np.stack([split.support_x for split in self.splits]))
         support_y = torch.as_tensor(np.stack([split.support_y for split in self.splits]))
         adapted = learner.adapt_many(params, support_x, support_y)
-        return self._mean_per_client(
+        return _per_client(
             (split.client, self._score(learner, own, split.test_x, split.test_y))
             for split, own in zip(self.splits, adapted, strict=True)
         )
 
     def local_all(self, learner: MetaLearner, params: torch.Tensor, *, folds: int = 5) -> Scores:
         """Every subject on its own: cross-validated training on all its examples."""
-        return self._mean_per_client(self._local_folds(learner, params, folds))
+        found = sorted(self._local_folds(learner, params, folds), key=lambda one: one[0])
+        return _per_client((self._subjects[number][0], value) for (number, _), value in found)
 
     def _local_folds(
         self, learner: MetaLearner, params: torch.Tensor, folds: int
-    ) -> Iterator[tuple[str, float]]:
-        """Score of every fold; folds with equally many training rows train in one pass."""
-        cuts: dict[int, list[tuple[int, NDArray[np.intp], NDArray[np.intp]]]] = defaultdict(list)
+    ) -> Iterator[tuple[tuple[int, int], float]]:
+        """Subject and fold -> score; folds with equally many training rows train in one pass."""
+        cuts: dict[int, list[tuple[int, int, NDArray[np.intp], NDArray[np.intp]]]]
+        cuts = defaultdict(list)
         for number, (name, x, _) in enumerate(self._subjects):
             order = _order(f"{name}/{number}/folds", len(x))
-            for test in np.array_split(order, min(folds, len(x))):
+            for fold, test in enumerate(np.array_split(order, min(folds, len(x)))):
                 train = np.setdiff1d(np.arange(len(x)), test)
-                cuts[len(train)].append((number, train, test))
+                cuts[len(train)].append((number, fold, train, test))
         for group in cuts.values():
-            rows = [self._subjects[number][1][train] for number, train, _ in group]
-            labels = [self._subjects[number][2][train] for number, train, _ in group]
+            rows = [self._subjects[number][1][train] for number, _, train, _ in group]
+            labels = [self._subjects[number][2][train] for number, _, train, _ in group]
             trained = learner.adapt_many(
                 params, torch.as_tensor(np.stack(rows)), torch.as_tensor(np.stack(labels))
             )
-            for (number, _, test), own in zip(group, trained, strict=True):
-                name, x, y = self._subjects[number]
-                yield name, self._score(learner, own, x[test], y[test])
+            for (number, fold, _, test), own in zip(group, trained, strict=True):
+                _, x, y = self._subjects[number]
+                yield (number, fold), self._score(learner, own, x[test], y[test])
 
     def _score(
         self,
@@ -208,12 +229,12 @@ class Evaluation:
     ) -> float:
         return score(self.metric, learner.predict(params, torch.as_tensor(x)), y)
 
-    def _mean_per_client(self, scores: Iterator[tuple[str, float]]) -> Scores:
-        per_client: dict[str, list[float]] = defaultdict(list)
-        for client, value in scores:
-            if not math.isnan(value):
-                per_client[client].append(value)
-        return {client: float(np.mean(values)) for client, values in per_client.items()}
+
+def _per_client(scores: Iterable[tuple[str, float]]) -> Scores:
+    draws: dict[str, list[float]] = defaultdict(list)
+    for client, value in scores:
+        draws[client].append(value)
+    return Scores(draws)
 
 
 def _subjects(data: ClientData) -> list[tuple[NDArray[np.float32], NDArray[np.generic]]]:

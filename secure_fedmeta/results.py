@@ -214,6 +214,11 @@ def _held_out(
             "ci95": finite(interval.ci95),
             "per_client": {client: finite(value) for client, value in scores.items()},
         }
+        if info.public:  # how many draws a client has tells how many users it holds
+            table[arm]["per_draw"] = {
+                client: [finite(value) for value in draws]
+                for client, draws in scores.per_draw.items()
+            }
     return table
 
 

@@ -22,7 +22,7 @@ import torch
 from secure_fedmeta.config import Config
 from secure_fedmeta.config_tune import TuneConfig
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.evaluation import Evaluation, Interval, Scores
+from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.pipeline import Parts
 from secure_fedmeta.scoring import personaliser
 
@@ -43,7 +43,7 @@ class Score:
     """
 
     interval: Interval
-    per_client: Scores = field(default_factory=dict)
+    per_client: Mapping[str, float] = field(default_factory=dict)
 
     def ahead_of(self, other: Score, *, lower: bool) -> Interval:
         """By how much it is better: client by client, or with the noise of both."""

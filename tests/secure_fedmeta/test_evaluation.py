@@ -9,12 +9,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 import secure_fedmeta.scoring
 from secure_fedmeta.baseline import train_in_clear
 from secure_fedmeta.errors import ConfigError
-from secure_fedmeta.evaluation import Evaluation, Interval, auc, average_precision, score
+from secure_fedmeta.evaluation import (
+    Evaluation,
+    Interval,
+    Scores,
+    _order,
+    auc,
+    average_precision,
+    score,
+)
 from secure_fedmeta.pipeline import Parts, assemble
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.scoring import (
@@ -28,6 +37,7 @@ from secure_fedmeta.simulation import CohortWork
 from secure_fedmeta.tasks import Site, build_source
 from tests.secure_fedmeta.federation import PrivateSource, tiny
 
+Rows = NDArray[np.generic]
 HELD_OUT = ("held-out-000", "held-out-001")
 
 
@@ -202,10 +212,33 @@ def test_cross_validation_never_trains_on_what_it_scores(
         assert len(train | test) == 8
 
 
-def test_clients_without_a_defined_score_are_left_out(parts: Parts) -> None:
-    found = evaluation(parts)
-    values = iter([("a", 1.0), ("a", math.nan), ("b", math.nan), ("c", 3.0)])
-    assert found._mean_per_client(values) == {"a": 1.0, "c": 3.0}
+def test_clients_without_a_defined_score_are_left_out() -> None:
+    found = Scores({"a": [1.0, math.nan, 2.0], "b": [math.nan], "c": [3.0], "d": []})
+    assert found == {"a": 1.5, "c": 3.0}
+    assert found.per_draw.keys() == found.keys()
+    np.testing.assert_array_equal(found.per_draw["a"], [1.0, math.nan, 2.0])
+
+
+def test_draws_are_told_in_their_order(parts: Parts) -> None:
+    """Split by split, fold by fold, each scored alone; folds of two sizes train in two passes."""
+    found, learner, model = evaluation(parts), personaliser(parts), parts.initial()
+
+    def alone(x: Rows, y: Rows, test_x: Rows, test_y: Rows) -> float:
+        own = learner.adapt_many(model, torch.as_tensor(x)[None], torch.as_tensor(y)[None])[0]
+        return score(found.metric, learner.predict(own, torch.as_tensor(test_x)), test_y)
+
+    adapted = found.adapted(learner, model).per_draw
+    assert [value for own in adapted.values() for value in own] == pytest.approx(
+        [alone(s.support_x, s.support_y, s.test_x, s.test_y) for s in found.splits]
+    )
+    expected: dict[str, list[float]] = {name: [] for name in HELD_OUT}
+    for number, (name, x, y) in enumerate(found._subjects):
+        for test in np.array_split(_order(f"{name}/{number}/folds", len(x)), 3):
+            train = np.setdiff1d(np.arange(len(x)), test)
+            expected[name].append(alone(x[train], y[train], x[test], y[test]))
+    folds = found.local_all(learner, model, folds=3).per_draw
+    assert len(folds[HELD_OUT[0]]) == 3 * 5
+    assert {name: pytest.approx(own) for name, own in expected.items()} == folds
 
 
 def test_nothing_trains_for_nobody(parts: Parts) -> None:

@@ -116,6 +116,8 @@ def test_the_report(finished: RunResult) -> None:
     for arm in ("no_adaptation", "local_k", "local_all", "fedavg_ft", "meta"):
         scores = list(held_out[arm]["per_client"].values())
         assert held_out[arm]["mean"] == pytest.approx(sum(scores) / len(scores))
+        means = [sum(own) / len(own) for own in held_out[arm]["per_draw"].values()]
+        assert means == pytest.approx(scores)
     worst = metrics(finished)[-1]["epsilon"]
     assert report["privacy"]["spent_epsilon"] == pytest.approx(worst)
     assert report["privacy"]["granted_epsilon"] == 3.0
@@ -298,6 +300,7 @@ def test_private_data_with_a_grant(tmp_path: Path, private_source: None) -> None
     assert result.status == "completed"
     assert result.report["held_out"]["fedavg_ft"] is None
     assert "second budget" in result.report["held_out"]["not_run"]["fedavg_ft"]
+    assert "per_draw" not in result.report["held_out"]["meta"]  # would tell users per client
     assert result.report["data"] == {
         "source": "private",
         "training_clients": [f"client-{i:03d}" for i in range(4)],
