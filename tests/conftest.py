@@ -1,9 +1,16 @@
-"""Shared settings: Hypothesis without time limits, and a state directory of its own per test."""
+"""Shared settings: Hypothesis without time limits, and a state directory of its own per test.
+
+A session fails where an attack of the threat model has lost its evidence.
+"""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from tests.threat_evidence import pytest_configure
+
+__all__ = ["pytest_configure", "state_dir"]
 
 settings.register_profile(
     "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]

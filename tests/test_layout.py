@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from secure_fedmeta.config import load_config
 from secure_fedmeta.pipeline import assemble, found_parties
@@ -79,3 +83,29 @@ def test_nothing_is_pickled_or_printed_outside_the_command_line() -> None:
             assert "import pickle" not in text, name
             assert "torch.load(" not in text, name
             assert " print(" not in text or name in allowed, name
+
+
+def test_everything_installed_is_locked_to_one_version() -> None:
+    """What the product needs, and what that needs, at any depth: by the lock, and as locked."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    versions = {canonicalize_name(name): version for name, version in locked.items()}
+    assert len(versions) == len(locked)
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in versions.values())
+    left, seen = ["secure-fedmeta"], set()
+    while left:
+        name = canonicalize_name(left.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in distribution(name).requires or []:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                left.append(needed.name)
+    wrong = {
+        name: (distribution(name).version.partition("+")[0], versions.get(name))
+        for name in seen - {"secure-fedmeta"}
+        if distribution(name).version.partition("+")[0] != versions.get(name)
+    }
+    assert len(seen) > 40
+    assert wrong == {}

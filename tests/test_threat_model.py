@@ -1,109 +1,40 @@
-"""Every attack in the threat model names tests that exist and that can fail."""
+"""Every attack in the threat model names tests that exist, that can fail, and that ran and passed.
+
+Whether they exist and always run is read from their source here. Whether they ran and passed is
+seen at the end of a session by `tests/threat_evidence.py`, which is tried on planted tests below.
+"""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-MODEL = (ROOT / "threat_model.md").read_text()
-HEADER = ("attack", "mitigation", "tests", "residual risk")
-SEVERITIES = {"low", "medium", "high", "critical", "critical for private data"}
-NODE = re.compile(r"`(tests/[\w/]+\.py::[\w:]+)`")
-NEVER_RUN = {"skip", "skipif", "xfail", "importorskip", "slow"}
+from tests.threat_evidence import REQUIRED
+from tests.threat_rows import LEVEL, NODE, PAGE, ROOT, SEVERITIES, Row, attacks, problem, table
 
-
-@dataclass(frozen=True)
-class Row:
-    """One attack of the table."""
-
-    attack: str
-    mitigation: str
-    tests: str
-    residual: str
-
-    @property
-    def nodes(self) -> list[str]:
-        return NODE.findall(self.tests)
-
-
-def cells(line: str) -> tuple[str, ...]:
-    return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
-
-
-def table(text: str, header: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The rows of the one table with this header."""
-    lines = text.splitlines()
-    (start,) = (i for i, line in enumerate(lines) if cells(line) == header)
-    found = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        found.append(cells(line))
-    return found
-
-
-def attacks(text: str) -> Iterator[Row]:
-    for row in table(text, HEADER):
-        if row[0].startswith("**") and not any(row[1:]):
-            continue  # a heading inside the table
-        assert len(row) == 4, row
-        yield Row(*row)
-
-
-@cache
-def module(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-def problem(node: str, root: Path = ROOT) -> str | None:
-    """Why a node id is no test that always runs, or None."""
-    file, *names = node.split("::")
-    path = root / file
-    if not path.is_file() or not path.name.startswith("test_"):
-        return f"{file} is no test file"
-    tree = module(path)
-    marks = [n for n in tree.body if isinstance(n, ast.Assign) and "pytestmark" in ast.unparse(n)]
-    if any(_never_runs(mark) for mark in marks):
-        return f"{file} is marked as a whole"
-    body: list[ast.stmt] = tree.body
-    for depth, name in enumerate(names):
-        last = depth == len(names) - 1
-        kinds = ast.FunctionDef | ast.AsyncFunctionDef if last else ast.ClassDef
-        found = [n for n in body if isinstance(n, kinds) and n.name == name]
-        if len(found) != 1 or not name.startswith("test_" if last else "Test"):
-            return f"{len(found)} definitions of test {name}"
-        if any(_never_runs(decorator) for decorator in found[0].decorator_list):
-            return f"{name} is marked {ast.unparse(found[0].decorator_list[0])}"
-        if last and _never_runs(*found[0].body):
-            return f"{name} may skip itself"
-        body = found[0].body
-    return None if names else "no test is named"
-
-
-def _never_runs(*parts: ast.AST) -> bool:
-    """Whether a mark or a call among these keeps a test from deciding anything."""
-    return any(
-        isinstance(n, ast.Attribute) and n.attr in NEVER_RUN for p in parts for n in ast.walk(p)
-    )
-
-
+MODEL = (ROOT / PAGE).read_text()
 ROWS = list(attacks(MODEL))
+SECTIONS = MODEL.split("\n## Attacks, mitigations, tests\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.attack)
 def test_an_attack_has_tests_that_exist_and_run(row: Row) -> None:
     assert row.mitigation
-    assert row.residual
+    assert LEVEL.match(row.residual) or row.residual.startswith("none"), "no severity"
     assert row.nodes
     assert NODE.sub("", row.tests).strip() == "", "something in this cell is no node id"
     assert [found for node in row.nodes if (found := problem(node))] == []
+
+
+def test_every_line_of_the_section_s_tables_is_read() -> None:
+    lines = [line for line in SECTIONS.splitlines() if line.startswith("|")]
+    tables = SECTIONS.count("\n### ")
+    assert len(ROWS) == len(lines) - 2 * tables > 100
 
 
 def test_no_attack_is_told_twice() -> None:
@@ -122,7 +53,7 @@ def test_what_is_not_defended_has_a_severity_and_an_advice() -> None:
         assert situation
         assert lost
         assert advice
-        assert severity in SEVERITIES, situation
+        assert severity.removesuffix(" for private data") in SEVERITIES, situation
 
 
 def test_the_limits_that_the_product_declares_are_told() -> None:
@@ -156,7 +87,9 @@ PLANTED = {
     "tests/test_it.py::test_gives_up": "may skip itself",
     "tests/test_it.py::TestSkipped::test_inside": "is marked",
     "tests/test_it.py::TestRuns::test_gone": "0 definitions",
+    "tests/test_it.py::test_calls_skip": "may skip itself",
     "tests/test_marked.py::test_good": "marked as a whole",
+    "tests/test_needs.py::test_good": "marked as a whole",
 }
 SOURCE = """
 import pytest
@@ -171,6 +104,8 @@ def test_sometimes(): ...
 def test_expected(x): ...
 def test_gives_up():
     pytest.skip("no")
+def test_calls_skip():
+    skip("no")
 @pytest.mark.skip
 class TestSkipped:
     def test_inside(self): ...
@@ -186,6 +121,7 @@ def planted(tmp_path: Path) -> Path:
     (tests / "test_it.py").write_text(SOURCE)
     (tests / "helper.py").write_text(SOURCE)
     (tests / "test_marked.py").write_text("pytestmark = pytest.mark.skip\ndef test_good(): ...\n")
+    (tests / "test_needs.py").write_text("pytest.importorskip('x')\ndef test_good(): ...\n")
     return tmp_path
 
 
@@ -202,3 +138,128 @@ def test_a_node_that_runs_is_taken(planted: Path, node: str) -> None:
 def test_a_row_without_tests_is_noticed() -> None:
     text = "| attack | mitigation | tests | residual risk |\n|---|---|---|---|\n| a | b | | d |\n"
     assert [row.nodes for row in attacks(text)] == [[]]
+
+
+# --- what a session shows, on planted tests -------------------------------------------------------
+
+SESSION = {
+    "test_pass.py::test_passes": None,
+    "test_pass.py::test_of_two": None,
+    "test_fail.py::test_fails": "failed",
+    "test_fail.py::test_one_of_two_fails": "failed",
+    "test_fail.py::test_broken_fixture": "failed",
+    "test_skip.py::test_marked": "is skipped by a mark: why",
+    "test_skip.py::test_conditional": "is skipped by a mark: why not",
+    "test_skip.py::test_expected": "is expected to fail",
+    "test_skip.py::test_expects_itself": "is expected to fail",
+    "test_slow.py::test_deselected": "did not run",
+    "test_gone.py::test_it": "did not run",
+    "test_needs.py::test_good": "did not run",
+    "test_tool.py::test_of_a_tool": "skipped itself: no such tool",
+    "test_tool.py::test_of_tools": "skipped itself: no such tool",
+}
+FILES = {
+    "conftest.py": "from tests.threat_evidence import pytest_configure\n",
+    "pyproject.toml": """
+        [tool.pytest.ini_options]
+        testpaths = ["tests"]
+        addopts = "--import-mode=importlib -m 'not slow' -p no:cacheprovider"
+        markers = ["slow: left out"]
+    """,
+    "tests/test_pass.py": """
+        import pytest
+        def test_passes(): ...
+        @pytest.mark.parametrize("x", [1, 2])
+        def test_of_two(x): ...
+    """,
+    "tests/test_fail.py": """
+        import pytest
+        def test_fails(): assert False
+        @pytest.mark.parametrize("x", [1, 2])
+        def test_one_of_two_fails(x): assert x == 1
+        @pytest.fixture
+        def broken(): raise OSError
+        def test_broken_fixture(broken): ...
+    """,
+    "tests/test_skip.py": """
+        import pytest
+        @pytest.mark.skip(reason="why")
+        def test_marked(): ...
+        @pytest.mark.skipif(True, reason="why not")
+        def test_conditional(): ...
+        @pytest.mark.xfail
+        def test_expected(): assert False
+        def test_expects_itself(): pytest.xfail("so")
+    """,
+    "tests/test_slow.py": """
+        import pytest
+        @pytest.mark.slow
+        def test_deselected(): ...
+    """,
+    "tests/test_needs.py": """
+        import pytest
+        pytest.importorskip("no_such_module")
+        def test_good(): ...
+    """,
+    "tests/test_tool.py": """
+        import pytest
+        @pytest.fixture
+        def tool(): pytest.skip("no such tool")
+        def test_of_a_tool(tool): ...
+        @pytest.mark.parametrize("which", ["there", "tool"])
+        def test_of_tools(which, request):
+            if which == "tool": request.getfixturevalue(which)
+    """,
+}
+
+
+def session(folder: Path, nodes: list[str], *words: str, strict: bool = False) -> tuple[int, str]:
+    """Exit status and output of pytest over the planted tests, of which these stand in rows."""
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(text))
+    (folder / PAGE).write_text("".join(f"`tests/{node}`\n" for node in nodes))
+    environment = {k: v for k, v in os.environ.items() if k != REQUIRED and "PYTEST" not in k}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment |= {REQUIRED: "1"} if strict else {}
+    program = [sys.executable, "-m", "pytest", "-q", *words]
+    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    "workers", [(), ("-p", "xdist", "-n", "1")], ids=["one process", "workers"]
+)
+def test_a_session_names_every_row_that_has_lost_its_evidence(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    code, out = session(tmp_path, list(SESSION), *workers, strict=True)
+    assert code == 1
+    summary = out.partition("threat model: rows without their evidence")[2].partition("\n===")[0]
+    for node, why in SESSION.items():
+        start = f"FAILED tests/{node} "
+        told = [line for line in summary.splitlines() if line.startswith(start)]
+        assert len(told) == (why is not None), node
+        assert all(why in line for line in told), (node, told)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words", "strict", "expected", "told"),
+    [
+        (["test_pass.py::test_of_two"], ["tests/test_pass.py"], True, 0, ""),
+        # Only a run of everything can miss what it did not run.
+        (["test_slow.py::test_deselected"], ["tests/test_pass.py"], True, 0, ""),
+        # Each of these passes in pytest's own eyes.
+        (["test_skip.py::test_expected"], ["tests/test_skip.py"], False, 1, "expected to fail"),
+        (["test_tool.py::test_of_a_tool"], ["tests/test_tool.py"], True, 1, "skipped itself"),
+        (["test_tool.py::test_of_a_tool"], ["tests/test_tool.py"], False, 0, "not shown on this"),
+    ],
+)
+def test_a_session_fails_for_the_rows_alone(
+    tmp_path: Path, nodes: list[str], words: list[str], strict: bool, expected: int, told: str
+) -> None:
+    code, out = session(tmp_path, nodes, *words, strict=strict)
+    assert code == expected, out
+    assert " failed" not in out.splitlines()[-1]
+    assert ("rows without their evidence" in out) == bool(told)
+    assert told in out

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-REQUIRED = "FEDMETA_REQUIRE_POSTGRES"
+REQUIRED = "FEDMETA_REQUIRE_TOOLS"
 """Set where the server must be there (.ci/run): a missing one then fails instead of skipping."""
 
 ROOM = 2**30
