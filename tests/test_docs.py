@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
 import shlex
 import shutil
@@ -344,6 +346,75 @@ def test_every_file_of_a_run_is_named(directory: Path) -> None:
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert "report.json" in files
     assert {name for name in files if f"`{name}`" not in text} == set()
+
+
+# --- errors that pages quote ---------------------------------------------------------------------
+
+TROUBLE = ROOT / "docs" / "troubleshooting.md"
+GAP = "\0"  # what a message fills in
+
+
+def literals(node: ast.AST) -> str:
+    """The text of a string expression, with a gap for every part that is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literals(part) for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return literals(node.left) + literals(node.right)
+    return GAP
+
+
+def messages() -> set[str]:
+    """Every string of the packages that is no docstring."""
+    found = set()
+    for package in ("audit", "crypto", "privacy", "secure_fedmeta"):
+        for path in (ROOT / package).rglob("*.py"):
+            tree = ast.parse(path.read_text())
+            said = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+            found |= {literals(node) for node in ast.walk(tree) if id(node) not in said}
+    return found
+
+
+def says(message: str, quote: str) -> bool:
+    """Whether a message holds the parts of a quote, in order."""
+    pattern = ".*?".join(re.escape(part) for part in quote.split("…"))
+    return re.search(pattern, message, re.DOTALL) is not None
+
+
+def quoted(page: Path) -> list[str]:
+    """The first cells of the tables of errors."""
+    found, inside = [], False
+    for line in page.read_text().splitlines():
+        inside = line.startswith("| what it says |") or (inside and line.startswith("|"))
+        cell = line.strip("| ").split(" | ")[0]
+        if inside and cell.startswith("`"):
+            found.append(cell.strip("`"))
+    return found
+
+
+def test_errors_are_quoted_as_the_code_words_them() -> None:
+    known, quotes = messages(), quoted(TROUBLE)
+    assert len(quotes) == len(set(quotes)) > 60
+    assert [quote for quote in quotes if not any(says(m, quote) for m in known)] == []
+
+
+@pytest.mark.parametrize("quote", ["no such seting.…", "…: run chmod 600", "the ledger … upgrades"])
+def test_a_quote_that_nothing_says_is_noticed(quote: str) -> None:
+    said = any(says(message, quote) for message in messages())
+    assert said == (quote == "…: run chmod 600")
+
+
+def test_the_worked_numbers_of_epsilon_follow_from_the_definition() -> None:
+    text = (ROOT / "docs" / "what-epsilon-means.md").read_text()
+    found = re.findall(r"^\| ([\d.]+) \| ([\d.]+) % \| ([\d.]+) % \|$", text, re.MULTILINE)
+    assert len(found) == 7
+    for epsilon, sure, caught in ((float(e), s, c) for e, s, c in found):
+        most = math.exp(epsilon) / (1.0 + math.exp(epsilon))
+        power = min(0.01 * math.exp(epsilon) + 1e-5, 1.0 - math.exp(-epsilon) * (0.99 - 1e-5))
+        for shown, exact in ((sure, most), (caught, power)):
+            digits = len(shown.partition(".")[2])
+            assert float(shown) == round(100.0 * exact, digits), epsilon
 
 
 def test_every_kind_of_entry_is_explained() -> None:
