@@ -6,26 +6,37 @@ not complete. Heavy imports happen inside the commands, so that `--help` is quic
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secure_fedmeta.cli_compare import compare
 from secure_fedmeta.cli_data import check
-from secure_fedmeta.cli_ledger import Json, ledger_app
+from secure_fedmeta.cli_ledger import ledger_app
+from secure_fedmeta.cli_output import (
+    Commands,
+    Interrupted,
+    Json,
+    Show,
+    print_anywhere,
+    show,
+    stopped_once,
+)
+from secure_fedmeta.cli_run import run, show_report
 from secure_fedmeta.cli_tune import tune
 
 if TYPE_CHECKING:
     from privacy.plan import PrivacyPlan
 
 OK, CHECK_FAILED, BAD_INPUT, ROUND_FAILED = 0, 1, 2, 3
-_INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 app = typer.Typer(
     name="fedmeta",
+    cls=Commands,
     help="Privacy-hardened federated meta-learning: train, verify, report.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,58 +44,10 @@ app = typer.Typer(
 )
 
 app.add_typer(ledger_app, name="ledger")
+app.command()(run)
 app.command()(tune)
 app.command()(check)
 app.command()(compare)
-
-
-@app.command()
-def run(
-    config: Annotated[
-        Path | None,
-        typer.Argument(help="TOML file; left out: the only .toml file of this folder."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, in TOML syntax."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that the run directory is made in.")] = Path(
-        "runs"
-    ),
-    profile: Annotated[
-        bool,
-        typer.Option("--profile", help="Trace the first rounds by stage; public data alone."),
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write the released figures as scalars, too.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Train a federated meta-model and leave model, report and audit log in a run directory."""
-    from secure_fedmeta.config import load_config
-    from secure_fedmeta.console import ConsoleProgress
-    from secure_fedmeta.errors import ConfigError
-    from secure_fedmeta.instruments import chosen
-    from secure_fedmeta.tasks import Site
-    from secure_fedmeta.training import run as train
-
-    path = config or _only_config(Path.cwd())
-    settings = load_config(path, overrides or ())
-    watching = chosen(profile=profile, tensorboard=tensorboard)
-    with ConsoleProgress(settings.training.rounds, quiet=as_json) as progress:
-        try:
-            site = Site(path.parent)
-            result = train(settings, out=out, progress=progress, site=site, instruments=watching)
-        except ConfigError as error:
-            raise error.in_file(str(path)) from error
-    if as_json:
-        print(json.dumps(result.report))
-    else:
-        _show_report(result.directory, result.report)
-        for line in (line for one in watching for line in one.lines()):
-            print(line)
-    codes = {"completed": OK, "budget": CHECK_FAILED, "aborted": ROUND_FAILED}
-    raise typer.Exit(codes[result.status])
 
 
 @app.command()
@@ -103,9 +66,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a run's audit log from the first entry to its signed head."""
-    from secure_fedmeta.verification import verify_run
+    from secure_fedmeta.console_progress import display
 
-    outcome = verify_run(run_directory, key=key, pinned=pinned, unpinned=unpinned)
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("verifying the log")
+        from secure_fedmeta.verification import verify_run
+
+        outcome = verify_run(run_directory, key=key, pinned=pinned, unpinned=unpinned)
     if as_json:
         print(json.dumps(outcome.to_json()))
     else:
@@ -129,7 +96,7 @@ def report(
     if as_json:
         print(json.dumps(found))
     else:
-        _show_report(run_directory, found)
+        show_report(run_directory, found)
 
 
 @app.command()
@@ -188,13 +155,14 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Price a setting beforehand: epsilon of a noise, or the noise for a target epsilon."""
-    from rich.console import Console
+    from secure_fedmeta.console_progress import display
 
-    from secure_fedmeta import planning
-    from secure_fedmeta.console import render_plan
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("pricing the plan")
+        from secure_fedmeta import planning
+        from secure_fedmeta.console import render_plan
 
-    shown = planning.adversary_named(adversary)
-    with Console(stderr=True, quiet=as_json).status("computing") as status:
+        only = planning.adversary_named(adversary)
         if config is None:
             request = planning.Request(
                 mechanism=mechanism,
@@ -218,14 +186,14 @@ def plan(
         else:
             _refuse_options_beside(config)
             planned = planning.outlook_of(_plan_of(config))
-        found = planning.to_json(planned, adversary=shown)
+        found = planning.to_json(planned, adversary=only)
         if plots is not None:
-            drawn = planning.draw(planned, plots, announce=status.update)
+            drawn = planning.draw(planned, plots, announce=shown.stage)
             found["plots"] = [str(path) for path in drawn]
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        Console(highlight=False).print(render_plan(found))
+        show(render_plan(found))
 
 
 @app.command()
@@ -244,27 +212,27 @@ def assess(
     as_json: Json = False,
 ) -> None:
     """Test whether the pipeline of a config does what its privacy claim says."""
-    from rich.console import Console
+    from secure_fedmeta.console_progress import display
 
-    from privacy.rng import SecureRandom
-    from secure_fedmeta.assess import assess as put_to_the_test
-    from secure_fedmeta.assessment_view import render_assessment
-    from secure_fedmeta.config import load_config
-    from secure_fedmeta.console import ConsoleStages
-    from secure_fedmeta.errors import ConfigError
-    from secure_fedmeta.plants import planted
-    from secure_fedmeta.results import check_folder, write_assessment
-    from secure_fedmeta.tasks import Site
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("starting")
+        from privacy.rng import SecureRandom
+        from secure_fedmeta.assess import assess as put_to_the_test
+        from secure_fedmeta.assessment_view import render_assessment
+        from secure_fedmeta.config import load_config
+        from secure_fedmeta.errors import ConfigError
+        from secure_fedmeta.plants import planted
+        from secure_fedmeta.results import check_folder, write_assessment
+        from secure_fedmeta.tasks import Site
 
-    check_folder(out)
-    settings, mechanism = load_config(config), planted(plant)
-    with ConsoleStages(quiet=as_json) as stages:
+        check_folder(out)
+        settings, mechanism = load_config(config), planted(plant)
         try:
             found = put_to_the_test(
                 settings,
                 mechanism,
                 SecureRandom.from_os(),
-                stages.stage,
+                shown.stage,
                 site=Site(config.parent),
             )
         except ConfigError as error:
@@ -274,25 +242,27 @@ def assess(
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        Console(highlight=False).print(render_assessment(found))
+        show(render_assessment(found))
     raise typer.Exit(OK if found["passed"] else CHECK_FAILED)
 
 
 @app.command()
 def datasets(as_json: Json = False) -> None:
     """List the data sets that ship, their sizes, licences and units of privacy."""
-    from rich.console import Console
-    from rich.progress import track
+    from secure_fedmeta.console_progress import display
 
-    from secure_fedmeta.console import render_datasets
-    from secure_fedmeta.tasks.catalogue import NOTE, catalogue
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("reading data")
+        from crypto.progress import listening
+        from secure_fedmeta.console import render_datasets
+        from secure_fedmeta.tasks.catalogue import NOTE, catalogue
 
-    notes = Console(stderr=True, quiet=as_json)
-    rows = list(track(catalogue(), "reading data", console=notes, transient=True))
+        with listening(shown.stage):
+            rows = list(catalogue())
     if as_json:
         print(json.dumps({"datasets": rows, "note": NOTE}))
     else:
-        Console(highlight=False).print(render_datasets(rows, NOTE))
+        show(render_datasets(rows, NOTE))
 
 
 def main() -> None:
@@ -302,18 +272,18 @@ def main() -> None:
     from privacy.errors import BudgetExceeded, LedgerUnavailable, PrivacyError
     from secure_fedmeta.errors import FedmetaError
 
+    print_anywhere()
     try:
-        app()
+        with stopped_once():
+            app()
+    except Interrupted as error:
+        _fail(error, ROUND_FAILED)
     except BudgetExceeded as error:
         _fail(error, CHECK_FAILED)
     except LedgerUnavailable as error:
         _fail(error, ROUND_FAILED)
     except (AuditError, CryptoError, PrivacyError, FedmetaError) as error:
         _fail(error, BAD_INPUT)
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            _fail("interrupted; what the log and the ledger acknowledged is kept", ROUND_FAILED)
-        raise
 
 
 def _plan_of(path: Path) -> PrivacyPlan:
@@ -346,26 +316,9 @@ def _refuse_options_beside(config: Path) -> None:
 
 
 def _fail(error: object, code: int) -> None:
-    print(f"fedmeta: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where the terminal has gone nobody can be told
+        print(f"fedmeta: {error}", file=sys.stderr, flush=True)
     sys.exit(code)
-
-
-def _only_config(folder: Path) -> Path:
-    from secure_fedmeta.errors import ConfigError
-
-    found = sorted(folder.glob("*.toml"))
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(path.name for path in found) or "none"
-    raise ConfigError(f"name a config: fedmeta run CONFIG (this folder's .toml files: {names})")
-
-
-def _show_report(directory: Path, found: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from secure_fedmeta.console import render_report
-
-    Console(highlight=False).print(render_report(directory, found))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fedmeta.cli_ledger import Json
+from secure_fedmeta.cli_output import Json, Show, show
 
 _CHECK_FAILED = 1
 
@@ -30,12 +30,13 @@ def compare(
 
     A run whose log does not verify is refused.
     """
-    from rich.console import Console
+    from secure_fedmeta.console_progress import display
 
-    from secure_fedmeta import comparison
-    from secure_fedmeta.console_compare import render_comparison
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("reading and verifying the runs")
+        from secure_fedmeta import comparison
+        from secure_fedmeta.console_compare import render_comparison
 
-    with Console(stderr=True, quiet=as_json).status("verifying"):
         try:
             found = comparison.compare(runs, unpinned=unpinned)
         except comparison.NotVerified as error:
@@ -46,6 +47,6 @@ def compare(
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        Console(highlight=False).print(render_comparison(found))
+        show(render_comparison(found))
         if plot is not None:
             print(f"Plot: {plot}")

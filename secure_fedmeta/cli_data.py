@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fedmeta.cli_ledger import Json
+from secure_fedmeta.cli_output import Json, Show, show
 
 
 def check(
@@ -23,16 +23,17 @@ def check(
 
     The figures are for whoever holds the data: they are exact, and no noise protects them.
     """
-    from rich.console import Console
+    from secure_fedmeta.console_progress import display
 
-    from secure_fedmeta.config import load_config
-    from secure_fedmeta.console_data import render_check
-    from secure_fedmeta.data_check import check_data
-    from secure_fedmeta.errors import ConfigError
-    from secure_fedmeta.tasks import Site
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("reading data")
+        from secure_fedmeta.config import load_config
+        from secure_fedmeta.console_data import render_check
+        from secure_fedmeta.data_check import check_data
+        from secure_fedmeta.errors import ConfigError
+        from secure_fedmeta.tasks import Site
 
-    settings = load_config(config, overrides or ())
-    with Console(stderr=True, quiet=as_json).status("reading data"):
+        settings = load_config(config, overrides or ())
         try:
             found = check_data(settings, site=Site(config.parent))
         except ConfigError as error:
@@ -40,4 +41,4 @@ def check(
     if as_json:
         print(json.dumps(found))
     else:
-        Console(highlight=False).print(render_check(found))
+        show(render_check(found))

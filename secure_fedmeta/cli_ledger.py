@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from secure_fedmeta.cli_output import Json, show
+
 ledger_app = typer.Typer(help="Privacy budgets over many runs.", no_args_is_help=True)
 LedgerUrl = Annotated[
     str | None,
@@ -18,7 +20,6 @@ LedgerUrl = Annotated[
     ),
 ]
 Populations = Annotated[list[str], typer.Argument(metavar="POPULATION...", help="Whose data.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @ledger_app.command("show")
@@ -38,11 +39,9 @@ def ledger_show(
     if as_json:
         print(json.dumps({"populations": rows}))
         return
-    from rich.console import Console
-
     from secure_fedmeta.console import render_accounts
 
-    Console(highlight=False).print(render_accounts(rows))
+    show(render_accounts(rows))
 
 
 @ledger_app.command("grant")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fedmeta.cli_ledger import Json
+from secure_fedmeta.cli_output import Interrupted, Json, Show, ShowOption, show
 
 _CODES = {"completed": 0, "budget": 1, "aborted": 3}
 
@@ -22,6 +22,7 @@ def tune(
     out: Annotated[
         Path, typer.Option(help="Folder that the search's directory is made in.")
     ] = Path("runs"),
+    progress: ShowOption = Show.AUTO,
     as_json: Json = False,
 ) -> None:
     """Choose algorithm and settings by equal trials, on validation clients alone.
@@ -29,27 +30,42 @@ def tune(
     On data declared public this is free. On any other data every candidate is charged in full, and
     nothing starts unless the grants cover all of them.
     """
-    from rich.console import Console
+    from secure_fedmeta.console_progress import display
 
-    from secure_fedmeta.config import load_config
-    from secure_fedmeta.console import ConsoleProgress
-    from secure_fedmeta.console_tune import render_tune
-    from secure_fedmeta.errors import ConfigError
-    from secure_fedmeta.tasks import Site
-    from secure_fedmeta.trials import count_of
-    from secure_fedmeta.tuning import tune as search
-
-    settings = load_config(config, overrides or ())
+    shown = display(progress, as_json=as_json)
     try:
-        count = count_of(settings)
-        rounds = None if count is None else count * settings.training.rounds
-        with ConsoleProgress(rounds, quiet=as_json) as progress:
-            site = Site(config.parent)
-            result = search(settings, out=out, progress=progress, site=site)
-    except ConfigError as error:
-        raise error.in_file(str(config)) from error
+        with shown:
+            shown.stage("starting")
+            from secure_fedmeta.config import load_config
+            from secure_fedmeta.console_tune import render_tune
+            from secure_fedmeta.errors import ConfigError
+            from secure_fedmeta.tasks import Site
+            from secure_fedmeta.tuning import tune as search
+
+            settings = load_config(config, overrides or ())
+            try:
+                site = Site(config.parent)
+                result = search(settings, out=out, progress=shown, site=site)
+            except ConfigError as error:
+                raise error.in_file(str(config)) from error
+    except KeyboardInterrupt as stop:
+        raise _interrupted(shown.directory, stop) from stop
+    found = result.found | {"directory": str(result.directory)}
     if as_json:
-        print(json.dumps(result.found | {"directory": str(result.directory)}, allow_nan=False))
-    else:
-        Console(highlight=False).print(render_tune(result.directory, result.found))
+        print(json.dumps(found, allow_nan=False))
+    elif progress is Show.JSON:
+        print(json.dumps({"kind": "report", "report": found}, allow_nan=False))
+    elif progress is not Show.QUIET:
+        show(render_tune(result.directory, result.found))
     raise typer.Exit(_CODES[result.status])
+
+
+def _interrupted(directory: Path | None, stop: KeyboardInterrupt) -> Interrupted:
+    """What is kept of a search: it does not go on where it was."""
+    if directory is None:
+        return Interrupted("no candidate was begun; call it again", stop)
+    return Interrupted(
+        f"candidates that ended are in {directory / 'tune.json'}, and what was charged stays "
+        "charged; a new search begins with the first candidate",
+        stop,
+    )

@@ -1,14 +1,12 @@
-"""What the command line shows: progress, reports and plans as tables. Prints nothing itself."""
+"""What the command line shows: reports, plans and accounts as tables. Prints nothing itself."""
 
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -30,100 +28,6 @@ LABELS = {
     "unclipped": "protected share of units within the clip",
 }
 """Private metrics in words."""
-
-
-class ConsoleProgress:
-    """A live bar on a terminal, one line per round elsewhere; on stderr: stdout stays clean.
-
-    Args:
-        rounds: planned rounds; None where it is not known how many.
-        quiet: show nothing.
-    """
-
-    def __init__(self, rounds: int | None, *, quiet: bool) -> None:
-        self._console = Console(
-            stderr=True, quiet=quiet, highlight=False, log_path=False, log_time=False
-        )
-        self._live = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}{task.fields[of]} rounds  {task.fields[facts]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=quiet or not sys.stderr.isatty(),
-        )
-        self._task = self._live.add_task(
-            "training", total=rounds, facts="", of="" if rounds is None else f"/{rounds}"
-        )
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-
-    def stage(self, text: str) -> None:
-        """Name the stage that begins."""
-        self._live.update(self._task, description=text)
-        if self._live.disable:
-            self._console.log(text)
-
-    def round_done(self, record: dict[str, object]) -> None:
-        """Move the bar and show the round's figures."""
-        facts = _facts(record)
-        self._live.update(self._task, advance=1, facts=facts)
-        if self._live.disable:
-            self._console.log(f"round {record['round']}: {facts}")
-
-
-class ConsoleStages:
-    """What goes on, on stderr: one changing line on a terminal, one line per stage elsewhere.
-
-    Args:
-        quiet: show nothing.
-    """
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(
-            stderr=True, quiet=quiet, highlight=False, log_path=False, log_time=False
-        )
-        self._status = self._console.status("") if sys.stderr.isatty() else None
-
-    def __enter__(self) -> Self:
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def stage(self, text: str) -> None:
-        """Name the stage that begins."""
-        if self._status is None:
-            self._console.log(text)
-        else:
-            self._status.update(text)
-
-
-def _facts(record: dict[str, Any]) -> str:
-    if record["status"] == "in clear":
-        return "public data, without the secure sum"
-    if record["status"] == "aborted":
-        return f"aborted: {record['reason']}"
-    parts = [
-        f"{record['survivors']}/{record['selected']} clients",
-        f"epsilon {record['epsilon']:.2f} of {record['granted']:g}",
-    ]
-    parts += [
-        f"{LABELS[name]} {found['value']:.3g} ± {found['noise_std']:.2g}"
-        for name, found in record["protected"].items()
-    ]
-    if record.get("adapted") is not None:
-        parts.append(f"held-out {record['metric']} {record['adapted']:.3f}")
-    return ", ".join(parts)
 
 
 def render_report(directory: Path, report: dict[str, Any]) -> RenderableType:

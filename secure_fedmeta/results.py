@@ -93,7 +93,7 @@ def report(
             "aborted": len(aborted),
             "abort_reasons": [record["reason"] for record in aborted],
         },
-        "bytes_per_client": _mean_traffic(traffic) | {"upload": upload},
+        "bytes_per_client": mean_traffic(traffic) | {"upload": upload},
         "protected": _protected(records),
         "clip": _clip(parts, records),
         "distortion": distortion(plan).to_json(),
@@ -222,8 +222,8 @@ def _held_out(
     return table
 
 
-def _mean_traffic(traffic: Mapping[int, Traffic]) -> dict[str, int]:
-    """Bytes sent and received by the average client over the whole run."""
+def mean_traffic(traffic: Mapping[int, Traffic]) -> dict[str, int]:
+    """Bytes sent and received by the average client."""
     return {
         "sent": round(float(np.mean([t.sent for t in traffic.values()]))),
         "received": round(float(np.mean([t.received for t in traffic.values()]))),

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from crypto.progress import listening
 from privacy.accountant import BUDGETED
 from privacy.errors import BudgetExceeded, LedgerError
 from privacy.events import Event
+from privacy.ledger_limits import MAX_AFFORDABLE
 from privacy.stages import Stage, stage
 from secure_fedmeta import state
 from secure_fedmeta.aggregator import Abort, Aggregator, Release
@@ -32,14 +33,24 @@ from secure_fedmeta.config import Config
 from secure_fedmeta.evaluation import Evaluation, Interval
 from secure_fedmeta.losses import Loss
 from secure_fedmeta.pipeline import Parties, Parts, assemble, found_parties
-from secure_fedmeta.progress import Instrument, Progress, Silent
+from secure_fedmeta.progress import Instrument, Progress, Silent, Started
 from secure_fedmeta.randomness import Randomness
-from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, finite, write_json
+from secure_fedmeta.results import (
+    CONFIG,
+    METRICS,
+    MODEL,
+    REPORT,
+    draw_curves,
+    finite,
+    mean_traffic,
+    write_json,
+)
 from secure_fedmeta.results import report as closing_report
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.run_log import now, started_log
 from secure_fedmeta.scoring import closing_arms, personaliser
 from secure_fedmeta.tasks import Site
+from secure_fedmeta.transport import Traffic
 from secure_fedmeta.transport.registry import TRANSPORTS
 from secure_fedmeta.workspace import Workspace, log_origin, name_run
 
@@ -115,6 +126,7 @@ def run(
         for instrument in instruments:
             stack.enter_context(instrument.watching(workspace.path))
         training = Training(parts, parties, budget, log, workspace, randomness, progress, charges)
+        progress.started(training.facts(workspace.path))
         with (workspace.path / METRICS).open("w", encoding="utf-8") as metrics:
             for record in training.rounds():
                 metrics.write(json.dumps(record, allow_nan=False) + "\n")
@@ -127,12 +139,14 @@ def run(
         for instrument in instruments:
             instrument.finished(found)
         (workspace.path / MODEL).write_bytes(parts.learner.spec.save(training.model))
+        progress.stage("writing the report")
         write_json(workspace.path / REPORT, found)
         draw_curves(workspace.plots, training.records, found)
         names = (CONFIG, METRICS, MODEL, REPORT)
         log.append("report-exported", {"files": {n: _digest(workspace.path / n) for n in names}})
         PinStore(state.state_directory()).save(workspace.run_id, vkey, log.head)
     workspace.point_latest()
+    progress.ended(training.status)
     ended = (training.status, found, training.model, training.charged, training.records)
     return RunResult(workspace.path, *ended)
 
@@ -168,6 +182,7 @@ class Training:
         self._progress = progress
         self._notes: list[str] = []
         self._seconds = 0.0
+        self._affordable: int | None = None
         self._evaluation = Evaluation(
             parts.source,
             parts.held_out,
@@ -205,12 +220,23 @@ class Training:
         """What the log states as charged by this run."""
         return Counter(self._aggregator.logged) - Counter(self._budget.prior)
 
+    def facts(self, directory: Path) -> Started:
+        """What the one who watches is told before the first round."""
+        return Started(
+            directory=directory,
+            rounds=self._parts.config.training.rounds,
+            population=self._budget.population,
+            granted=self._budget.epsilon,
+            metric=self._evaluation.metric if self._parts.held_out else None,
+            records=tuple(self.records),
+        )
+
     def rounds(self) -> Iterator[dict[str, Any]]:
         """Run the configured rounds; yields the metrics line of each as it ends."""
         self._progress.stage("training")
         planned = self._parts.config.training.rounds
         for index in range(1, planned + 1):
-            began = time.monotonic()
+            began, carried = time.monotonic(), self._traffic()
             if (reason := self._clients_without_room(index)) is not None:
                 self._stop_for_budget(index, reason)
                 return
@@ -221,7 +247,7 @@ class Training:
                 return
             seconds = time.monotonic() - began
             self._seconds += seconds
-            record = self._record(outcome, seconds)
+            record = self._record(outcome, seconds, carried)
             self.records.append(record)
             yield record
             if isinstance(outcome, Abort) and (
@@ -238,8 +264,9 @@ class Training:
         """One round; None where the grants do not allow it, or not any more."""
         told = listening(lambda text: self._progress.stage(f"training: {text}"))
         with told, stage(Stage.ROUND):
+            self._affordable = None
             try:
-                affordable = self._aggregator.affordable_rounds()
+                self._affordable = affordable = self._aggregator.affordable_rounds()
             except LedgerError as error:
                 return self._aggregator.abort(self._aggregator.open_round(index, 1), error)
             if affordable < 1:
@@ -276,7 +303,7 @@ class Training:
             events=events,
             budget=self._budget,
             affordable=affordable,
-            traffic={index: self._transport.traffic[index] for index in self._clients},
+            traffic=self._traffic(),
             upload=self._upload_bytes(),
             seconds=self._seconds,
             log=self._log,
@@ -309,8 +336,26 @@ class Training:
             f"fewer than min_survivors {plan.min_survivors}: they afforded"
         )
 
-    def _record(self, outcome: Release | Abort, seconds: float) -> dict[str, Any]:
-        record: dict[str, Any] = {"round": outcome.round, "seconds": round(seconds, 4)}
+    def _traffic(self) -> dict[int, Traffic]:
+        """What each client has sent and received so far."""
+        return {index: replace(self._transport.traffic[index]) for index in self._clients}
+
+    def _record(
+        self, outcome: Release | Abort, seconds: float, carried: Mapping[int, Traffic]
+    ) -> dict[str, Any]:
+        """The metrics line of a round before which the clients had `carried` so much."""
+        now = self._traffic()
+        moved = {
+            index: Traffic(now[index].sent - one.sent, now[index].received - one.received)
+            for index, one in carried.items()
+        }
+        limit = self._affordable
+        record: dict[str, Any] = {
+            "round": outcome.round,
+            "seconds": round(seconds, 4),
+            "bytes": mean_traffic(moved),
+            "affordable": None if limit is None or limit >= MAX_AFFORDABLE else limit,
+        }
         if isinstance(outcome, Abort):
             record |= {"status": "aborted", "reason": outcome.reason, "charged": outcome.charged}
         else:

@@ -64,16 +64,6 @@ class Trial:
     events: Counter[Event]
 
 
-def count_of(config: Config) -> int | None:
-    """How many candidates a search of this config trains; None where the number is drawn.
-
-    Raises:
-        ConfigError: no section `[tune]`, or one that asks for too many.
-    """
-    tune = tune_of(config)
-    return None if tune.search == "random-stopping" else len(settings_of(tune))
-
-
 def settings_of(tune: TuneConfig) -> tuple[dict[str, Any], ...]:
     """The settings of every candidate, or of all that may be drawn: dotted key -> value.
 

@@ -35,7 +35,7 @@ from secure_fedmeta.config import Config, parse_config
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.evaluation import Interval
 from secure_fedmeta.pipeline import Parts, assemble
-from secure_fedmeta.progress import Progress, Silent
+from secure_fedmeta.progress import Progress, Silent, Started
 from secure_fedmeta.randomness import RandomBytes, Randomness
 from secure_fedmeta.results import MODEL, finite, write_json
 from secure_fedmeta.scoring import train_in_clear_as_planned
@@ -106,6 +106,7 @@ def tune(
     suffix = os.urandom(3).hex()
     name = name_run(f"tune-{config.name}", moment=datetime.now(UTC), suffix=suffix)
     workspace = Workspace.create(out, name)
+    progress.started(search.facts(workspace.path))
     trials: list[Trial] = []
     status: Status = "completed"
     for candidate in search.candidates:
@@ -125,6 +126,7 @@ def tune(
     if chosen is not None:
         text = search.chosen_config(chosen.candidate)
         (workspace.path / CHOSEN).write_text(text, encoding="utf-8")
+    progress.ended(status)
     return TuneResult(workspace.path, status, found)
 
 
@@ -178,6 +180,16 @@ class _Search:
                 key=error.key,
                 value=error.value,
             ) from error
+
+    def facts(self, directory: Path) -> Started:
+        """What the one who watches is told before the first candidate."""
+        return Started(
+            directory=directory,
+            rounds=sum(one.parts.plan.rounds for one in self.candidates),
+            population=self._config.ledger.population if self.charged else None,
+            granted=None,
+            metric=None,
+        )
 
     def check_affordable(self) -> None:
         """Raises BudgetExceeded unless the grants cover every candidate to its last round."""
@@ -368,15 +380,21 @@ class _Search:
 
 
 class _Labelled:
-    """Names the candidate in front of every stage."""
+    """Names the candidate in front of every stage; the search alone starts and ends."""
 
     def __init__(self, inner: Progress, label: str) -> None:
         self._inner, self._label = inner, label
+
+    def started(self, facts: Started) -> None:
+        """A candidate's run is no start of the search."""
+
+    def ended(self, status: str) -> None:
+        """Nor is it its end."""
 
     def stage(self, text: str) -> None:
         """Pass on, with the candidate's number."""
         self._inner.stage(f"{self._label}: {text}")
 
-    def round_done(self, record: dict[str, object]) -> None:
+    def round_done(self, record: Mapping[str, Any]) -> None:
         """Pass on."""
         self._inner.round_done(record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from crypto.progress import Ticker
 from secure_fedmeta.tasks.registry import SOURCES, build_source, needs_data
 
 COUNTS = ("rows", "clients", "tasks")
@@ -28,7 +29,10 @@ def catalogue() -> Iterator[dict[str, Any]]:
     Raises:
         DataError: a shipped file was changed.
     """
-    for name in SOURCES.names():
+    names = SOURCES.names()
+    ticker = Ticker("reading data: source", len(names))
+    for name in names:
+        ticker.add(1)
         if needs_data(name):
             empty = dict.fromkeys((*COUNTS, "units", "licence", "provenance"))
             yield {"name": name, **empty}

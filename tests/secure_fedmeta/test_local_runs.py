@@ -19,9 +19,10 @@ from privacy.ledger import Ledger
 from privacy.local import message_of
 from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.charge import OwnLedger
+from secure_fedmeta.cli_output import Show
 from secure_fedmeta.client import Client
 from secure_fedmeta.config import parse_config
-from secure_fedmeta.console import ConsoleProgress
+from secure_fedmeta.console_progress import display
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.local_noise import IntegerDPOptimizer
 from secure_fedmeta.pipeline import assemble
@@ -54,7 +55,7 @@ def test_long_steps_are_shown_in_plain_lines_where_there_is_no_terminal(
     monkeypatch.setattr("crypto.progress.QUIET_SECONDS", 0.0)
     monkeypatch.setattr("crypto.progress._EVERY_SECONDS", 0.0)
     monkeypatch.setattr("crypto.progress._EVERY_PART", 0.0)
-    with ConsoleProgress(1, quiet=False) as progress:
+    with display(Show.AUTO, as_json=False) as progress:
         run(config, out=tmp_path, progress=progress)
     lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
     assert lines.count("training: noisy steps of one client: step 2 of 2") == 4

@@ -14,10 +14,9 @@ from rich.console import Console
 
 from secure_fedmeta import provenance
 from secure_fedmeta.config import load_config
-from secure_fedmeta.console import ConsoleProgress, render_report
+from secure_fedmeta.console import render_report
 from secure_fedmeta.errors import ConfigError, RunDirectoryError
 from secure_fedmeta.plots import plot_epsilon, plot_held_out
-from secure_fedmeta.progress import Silent
 from secure_fedmeta.results import draw_curves, finite, read_report, write_json
 from secure_fedmeta.templates import template_names, write_template
 from secure_fedmeta.training import RunResult, run
@@ -150,34 +149,6 @@ def test_rounds_without_a_score_or_a_release_are_not_drawn(tmp_path: Path) -> No
     diverged = {**released, "adapted": 1.0, "unadapted": None}
     draw_curves(tmp_path / "bad", [diverged], held_out)
     assert {path.name for path in (tmp_path / "bad").iterdir()} == {"epsilon.svg"}
-
-
-def test_progress_elsewhere_than_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with ConsoleProgress(2, quiet=False) as progress:
-        progress.stage("training")
-        progress.round_done(
-            {"round": 1, "status": "released", "survivors": 3, "selected": 4, "epsilon": 1.23,
-             "granted": 3.0, "metric": "mse", "adapted": 0.5,
-             "protected": {"query_loss": {"value": 0.41, "noise_std": 0.22}}}
-        )  # fmt: skip
-        progress.round_done({"round": 2, "status": "aborted", "reason": "too few"})
-    out = capsys.readouterr()
-    assert out.out == ""
-    assert "training" in out.err
-    assert "round 1: 3/4 clients, epsilon 1.23 of 3, protected training loss 0.41" in out.err
-    assert "± 0.22, held-out mse 0.500" in " ".join(out.err.split())
-    assert "round 2: aborted: too few" in out.err
-
-
-def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with ConsoleProgress(1, quiet=True) as progress:
-        progress.stage("training")
-        progress.round_done({"round": 1, "status": "aborted", "reason": "too few"})
-    silent = Silent()
-    silent.stage("x")
-    silent.round_done({})
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "")
 
 
 def test_templates(tmp_path: Path) -> None:

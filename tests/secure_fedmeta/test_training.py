@@ -21,6 +21,7 @@ from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.config import load_config
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
+from secure_fedmeta.progress import Started
 from secure_fedmeta.provenance import code_digest, environment_digest
 from secure_fedmeta.results import read_report
 from secure_fedmeta.training import RunResult, run
@@ -347,16 +348,37 @@ def test_progress_is_told_in_order(tmp_path: Path) -> None:
     told: list[object] = []
 
     class Telling:
+        def started(self, facts: Started) -> None:
+            assert facts.directory.is_dir()
+            told.append(facts)
+
         def stage(self, text: str) -> None:
             told.append(text)
 
-        def round_done(self, record: dict[str, object]) -> None:
+        def round_done(self, record: Mapping[str, Any]) -> None:
             told.append(record["round"])
 
-    run(tiny({"training.rounds": 2}), out=tmp_path, progress=Telling())
-    assert told[:4] == ["reading data and sizing the noise", "training", 1, 2]
-    assert len(told) == 9  # and each of the five slow parts of scoring is announced
-    assert all("FedAvg" in str(text) or "scoring" in str(text) for text in told[4:])
+        def ended(self, status: str) -> None:
+            told.append(status)
+
+    result = run(tiny({"training.rounds": 2}), out=tmp_path, progress=Telling())
+    facts = Started(result.directory, 2, f"run/{result.directory.name}", 3.0, "mse")
+    assert told[:5] == ["reading data and sizing the noise", facts, "training", 1, 2]
+    # And each of the five slow parts of scoring is announced.
+    assert all("FedAvg" in str(text) or "scoring" in str(text) for text in told[5:10])
+    assert told[10:] == ["writing the report", "completed"]
+
+
+def test_a_record_says_what_the_round_moved_and_what_the_grant_allowed(tmp_path: Path) -> None:
+    result = run(tiny({"training.rounds": 2}), out=tmp_path)
+    first, second = result.records
+    assert first["bytes"]["sent"] > 4 * result.model.numel()
+    total = result.report["bytes_per_client"]
+    for way in ("sent", "received"):
+        # Each is rounded to whole bytes of the average client.
+        assert abs(first["bytes"][way] + second["bytes"][way] - total[way]) <= 1
+    # Of the run's own grant, made for two rounds with the fewest survivors.
+    assert (first["affordable"], second["affordable"]) == (2, 1)
 
 
 def test_given_noise_affords_its_own_rounds(tmp_path: Path) -> None:

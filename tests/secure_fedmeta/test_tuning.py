@@ -18,6 +18,7 @@ from secure_fedmeta import cli, tuning
 from secure_fedmeta.config import load_config
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
+from secure_fedmeta.progress import Silent
 from secure_fedmeta.tasks import ClientData
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tuning import tune
@@ -169,12 +170,10 @@ def test_every_candidate_has_the_same_effort(
 
 
 def test_an_interruption_keeps_the_trials_before_it(tmp_path: Path) -> None:
-    class Interrupting:
+    class Interrupting(Silent):
         def stage(self, text: str) -> None:
             if text.startswith("candidate 2 of 2: training"):
                 raise KeyboardInterrupt
-
-        def round_done(self, record: dict[str, object]) -> None: ...
 
     with pytest.raises(KeyboardInterrupt):
         tune(searched(), out=tmp_path, progress=Interrupting())
@@ -237,10 +236,8 @@ def test_a_budget_spent_by_others_meanwhile_ends_the_search(tmp_path: Path) -> N
     grant(needed(2) * 1.01)
     ledger, plan = default_ledger(), assemble(searched()).plan
 
-    class Rival:
-        def stage(self, text: str) -> None: ...
-
-        def round_done(self, record: dict[str, object]) -> None:
+    class Rival(Silent):
+        def round_done(self, record: Mapping[str, Any]) -> None:
             nonlocal rounds
             rounds += 1
             if rounds == 3:  # the second candidate's first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from privacy.tuning import Family, RandomStopping, selected_epsilon, uniform_bel
 from secure_fedmeta.config import load_config
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.pipeline import assemble
+from secure_fedmeta.progress import Silent
 from secure_fedmeta.tuning import tune
 from tests.secure_fedmeta.federation import default_ledger
 from tests.secure_fedmeta.searches import (
@@ -86,10 +87,8 @@ def test_a_search_that_was_cut_short_has_no_figure_for_recipients(tmp_path: Path
     grant(needed(3) * 1.01)
     ledger, plan = default_ledger(), assemble(searched()).plan
 
-    class Rival:
-        def stage(self, text: str) -> None: ...
-
-        def round_done(self, record: dict[str, object]) -> None:
+    class Rival(Silent):
+        def round_done(self, record: Mapping[str, Any]) -> None:
             while ledger.affordable("people", plan.worst_event()) > 1:
                 number = len(ledger.events("people"))
                 ledger.reserve("people", "rival", number, 1, plan.worst_event(), bytes(32))

@@ -1,0 +1,148 @@
+"""What all commands have in common: how they show progress, print results, and end.
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from secure_fedmeta.errors import FedmetaError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+READER_GONE: Final = 141
+"""Exit code where whoever reads the output has gone: what a shell shows for SIGPIPE."""
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_KEPT: Final = {
+    "run": "what the log and the ledger acknowledged is kept",
+    "ledger": "what was charged or granted is whole or not there; see fedmeta ledger show",
+}
+_NOTHING: Final = "nothing was charged; call it again"
+
+
+class Show(StrEnum):
+    """What is shown while a run goes on."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    PLAIN = "plain"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+ShowOption = Annotated[
+    Show,
+    typer.Option(
+        "--progress",
+        help="Panel (live), lines (plain), JSON lines on stdout with the report as the last one "
+        "(json), or errors only (quiet); auto is live on a terminal and plain elsewhere.",
+    ),
+]
+
+
+class Interrupted(FedmetaError):
+    """A signal ended the command; says what is kept and how to go on."""
+
+    def __init__(self, kept: str, cause: BaseException | None = None) -> None:
+        reason = f" ({cause})" if cause is not None and str(cause) else ""
+        super().__init__(f"interrupted{reason}; {kept}")
+
+
+class Commands(TyperGroup):
+    """Every command ends in one of the documented ways, whatever cuts it off."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt as stop:
+            name = ctx.invoked_subcommand or ""
+            raise Interrupted(_KEPT.get(name, _NOTHING), stop) from stop
+        except BrokenPipeError:
+            leave_quietly()
+
+
+def interrupted_in(directory: Path | None, stop: KeyboardInterrupt) -> Interrupted:
+    """What is kept of a run that was interrupted, and how to go on."""
+    if directory is None:
+        return Interrupted("no round was begun; call it again", stop)
+    return Interrupted(f"{_KEPT['run']}; go on with: fedmeta run --resume {directory}", stop)
+
+
+def show(found: RenderableType) -> None:
+    """Print text or tables on stdout."""
+    from rich.console import Console
+
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # Rich would exit with 1, which says that a check failed
+
+    Terminal(highlight=False).print(found)
+
+
+def leave_quietly() -> None:
+    """Exit where nobody reads stdout any more."""
+    # What is still buffered goes nowhere; the interpreter would complain of it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(READER_GONE)
+
+
+@contextmanager
+def stopped_once() -> Iterator[None]:
+    """The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; later ones change nothing.
+
+    So what is done after the first, such as signing the log and giving the terminal back, is done
+    whole. A signal that is ignored, as under nohup, stays ignored.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        for one in handled:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handled = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
+    before = [signal.signal(one, stop) for one in handled]
+    try:
+        yield
+    finally:
+        for one, handler in zip(handled, before, strict=True):
+            signal.signal(one, handler)
+
+
+def print_anywhere() -> None:
+    """Let stdout take every character: in an encoding that lacks one, something stands for it."""
+
+    def plainer(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        lacking = error.object[error.start : error.end]
+        return "".join({"±": "+-"}.get(one, "?") for one in lacking), error.end
+
+    codecs.register_error("plainer", plainer)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="plainer")

@@ -1,0 +1,85 @@
+"""The command that trains; `cli` adds it to the others and maps errors to exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secure_fedmeta.cli_output import Json, Show, ShowOption, interrupted_in, show
+
+_CODES = {"completed": 0, "budget": 1, "aborted": 3}
+
+
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="TOML file; left out: the only .toml file of this folder."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, in TOML syntax."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that the run directory is made in.")] = Path(
+        "runs"
+    ),
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Trace the first rounds by stage; public data alone."),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the released figures as scalars, too.")
+    ] = False,
+    progress: ShowOption = Show.AUTO,
+    as_json: Json = False,
+) -> None:
+    """Train a federated meta-model and leave model, report and audit log in a run directory."""
+    from secure_fedmeta.console_progress import display
+
+    path, shown = config or _only_config(Path.cwd()), display(progress, as_json=as_json)
+    try:
+        with shown:
+            shown.stage("starting")
+            from secure_fedmeta.config import load_config
+            from secure_fedmeta.errors import ConfigError
+            from secure_fedmeta.instruments import chosen
+            from secure_fedmeta.tasks import Site
+            from secure_fedmeta.training import run as train
+
+            settings = load_config(path, overrides or ())
+            watching = chosen(profile=profile, tensorboard=tensorboard)
+            try:
+                site = Site(path.parent)
+                result = train(settings, out=out, progress=shown, site=site, instruments=watching)
+            except ConfigError as error:
+                raise error.in_file(str(path)) from error
+    except KeyboardInterrupt as stop:
+        raise interrupted_in(shown.directory, stop) from stop
+    if as_json:
+        print(json.dumps(result.report))
+    elif progress is Show.JSON:
+        print(json.dumps({"kind": "report", "report": result.report}))
+    elif progress is not Show.QUIET:
+        show_report(result.directory, result.report)
+        for line in (line for one in watching for line in one.lines()):
+            print(line)
+    raise typer.Exit(_CODES[result.status])
+
+
+def show_report(directory: Path, found: dict[str, Any]) -> None:
+    """Print a run's closing tables."""
+    from secure_fedmeta.console import render_report
+
+    show(render_report(directory, found))
+
+
+def _only_config(folder: Path) -> Path:
+    from secure_fedmeta.errors import ConfigError
+
+    found = sorted(folder.glob("*.toml"))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.name for path in found) or "none"
+    raise ConfigError(f"name a config: fedmeta run CONFIG (this folder's .toml files: {names})")
