@@ -120,7 +120,7 @@ def test_pages_name_commands_and_options_that_exist() -> None:
     "words",
     [
         ("tunes",),
-        ("run", "--resume", "x"),
+        ("run", "--redo", "x"),
         ("ledger", "drop"),
         ("ledger", "grant", "people", "--refund", "1"),
         ("run", "--set", "privacy.epsilom=3"),

@@ -17,9 +17,9 @@ from crypto.errors import CryptoError, MessageRefused, OutOfOrder, TermsRefused
 from crypto.keys import Identity
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
-from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.client import Client, contribution
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.transport.memory import Delivery
 from tests.crypto.harness import STEPS

@@ -17,11 +17,11 @@ from crypto.envelope import AGGREGATOR, Heading, Step, seal
 from crypto.errors import CryptoError, MessageRefused, SumAborted
 from crypto.he_officer import HeOfficer
 from crypto.masking_messages import OpeningRequest
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.client import Client
 from secure_fedmeta.intent import Evidence
 from secure_fedmeta.messages import SumStep, decode, encode
 from secure_fedmeta.officer import Officer
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.party import Party
 from secure_fedmeta.party_state import PartyState
 from secure_fedmeta.vault import MemoryVault

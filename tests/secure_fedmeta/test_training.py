@@ -143,7 +143,7 @@ def test_a_run_over_a_bad_wire(
     changes = {
         "secure_sum.protocol": protocol, "secure_sum.allow_insecure": True, "training.rounds": 12,
         "transport.drop": 0.05, "transport.delay": 0.03, "transport.duplicate": 0.1,
-        "transport.tamper": 0.03, "not_private.seed": 8, **POPULATION,
+        "transport.tamper": 0.03, "not_private.seed": 16, **POPULATION,
     }  # fmt: skip
     result = train(tmp_path, changes)
     spy.check_sums()
