@@ -70,6 +70,34 @@
     return found;
   };
 
+  // Axe does not tell the contrast of text in a drawing. Ours are drawn on the page's background.
+  const drawn = () => {
+    const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
+    const light = (colour) => {
+      const [r, g, b] = numbers(colour).map((one) => {
+        const part = one / 255;
+        return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+      });
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+      for (let one = element; one !== null; one = one.parentElement) {
+        const colour = getComputedStyle(one).backgroundColor;
+        if (numbers(colour)[3] !== 0) return colour;
+      }
+      return "rgb(255, 255, 255)";
+    };
+    const found = [];
+    for (const text of document.querySelectorAll("svg text")) {
+      if (!shown(text)) continue;
+      const style = getComputedStyle(text);
+      const [low, high] = [light(style.fill), light(behind(text))].sort((a, b) => a - b);
+      const contrast = (high + 0.05) / (low + 0.05);
+      if (contrast < 4.5) found.push(`contrast ${contrast.toFixed(2)}: ${named(text)}`);
+    }
+    return found;
+  };
+
   // --- keyboard ---------------------------------------------------------------------------------
 
   const look = (element) => {
@@ -83,12 +111,14 @@
       (one) => one.tabIndex >= 0 && !one.disabled && shown(one),
     );
   let unfocused = new Map();
+  let opened = new Map();
   let visited = [];
 
   const begin = () => {
     document.activeElement?.blur?.();
     window.getSelection().removeAllRanges();
     unfocused = new Map([...document.querySelectorAll(FOCUSABLE)].map((one) => [one, look(one)]));
+    opened = new Map([...document.querySelectorAll("details")].map((one) => [one, one.open]));
     visited = [];
   };
 
@@ -109,6 +139,7 @@
   };
   const open = () => document.activeElement.parentElement.open;
 
+  // What Tab left out or took out of order, at the end of the page.
   const passed = () => {
     const found = stops()
       .filter((one) => !visited.includes(one))
@@ -117,8 +148,9 @@
       const before = i > 0 && one.compareDocumentPosition(visited[i - 1]);
       if (before & Node.DOCUMENT_POSITION_FOLLOWING) found.push(`out of order: ${named(one)}`);
     });
+    opened.forEach((was, one) => (one.open = was)); // as it was found
     return found;
   };
 
-  globalThis.checks = { overflow, headings, scripts, begin, arrived, open, passed };
+  globalThis.checks = { overflow, headings, scripts, drawn, begin, arrived, open, passed };
 })();

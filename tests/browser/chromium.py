@@ -121,11 +121,14 @@ class Page:
         return found["result"].get("value")
 
     def look(self, look: Look) -> None:
-        """Lay the page out for this look."""
+        """Lay the page out for this look; nothing moves, so that what is asked next is settled."""
         self.call(
             "Emulation.setEmulatedMedia",
             media=look.media,
-            features=[{"name": "prefers-color-scheme", "value": look.scheme}],
+            features=[
+                {"name": "prefers-color-scheme", "value": look.scheme},
+                {"name": "prefers-reduced-motion", "value": "reduce"},
+            ],
         )
         self.call(
             "Emulation.setDeviceMetricsOverride",

@@ -98,6 +98,9 @@ def inspect(
         found.add("without scripts", _without_scripts(page, path))
         page.open(path.as_uri())
         page.evaluate(f"{(HERE / 'checks.js').read_text()};{axe};null")
+        found.pdf = page.pdf()
+        sheets = sheets_of(found.pdf)
+        found.add("sheets", [] if 1 <= sheets <= MAX_PAGES else [f"{sheets} sheets of paper"])
         for look in looks:
             page.look(look)
             _look(page, look, found)
@@ -106,9 +109,6 @@ def inspect(
         page.look(Look("light", WIDE))
         found.add("headings", page.evaluate("checks.headings()"))
         found.add("scripts", page.evaluate("checks.scripts()"))
-        found.pdf = page.pdf()
-        sheets = sheets_of(found.pdf)
-        found.add("sheets", [] if 1 <= sheets <= MAX_PAGES else [f"{sheets} sheets of paper"])
         found.add("console", list(_console(page)))
         found.add("requests", list(_requests(page, path.as_uri())))
     finally:
@@ -122,8 +122,9 @@ def sheets_of(pdf: bytes) -> int:
 
 
 def _look(page: Page, look: Look, found: Inspection) -> None:
-    broken, advice = _axe(page)
+    broken, advice = _axe(page, narrow=look.width == NARROW)
     found.add(f"axe {look}", broken)
+    found.add(f"drawings {look}", page.evaluate("checks.drawn()"))
     found.advice.update(advice)
     on_paper = look.media == "print"
     found.add(f"overflow {look}", page.evaluate(f"checks.overflow({json.dumps(on_paper)})"))
@@ -166,7 +167,7 @@ def _requests(page: Page, own: str) -> Iterator[str]:
                 yield event["params"]["url"]
 
 
-def _axe(page: Page) -> tuple[list[str], set[str]]:
+def _axe(page: Page, *, narrow: bool) -> tuple[list[str], set[str]]:
     """Violations of the standard and what axe could not decide; violations of best practices."""
     options = {
         "runOnly": {"type": "tag", "values": [*RULES, ADVICE]},
@@ -179,11 +180,19 @@ def _axe(page: Page) -> tuple[list[str], set[str]]:
     broken = [one for one in found["violations"] if ADVICE not in one["tags"]]
     open_ = [one for one in found["incomplete"] if ADVICE not in one["tags"]]
     lines = [line for rule in broken for line in _of(rule)]
+    for rule in open_:
+        rule["nodes"] = [one for one in rule["nodes"] if not _decided_elsewhere(one, narrow)]
     return lines + [f"undecided: {line}" for rule in open_ for line in _of(rule)], advice
 
 
 def _of(rule: dict[str, Any]) -> list[str]:
     return [f"{rule['id']}: {node['target']}: {node['failureSummary']}" for node in rule["nodes"]]
+
+
+def _decided_elsewhere(node: dict[str, Any], narrow: bool) -> bool:
+    """Text in a drawing by checks.js; what a narrow window scrolls out of sight by the wide one."""
+    reasons = {(one["data"] or {}).get("messageKey") for one in node["any"]}
+    return node["html"].startswith("<text") or (narrow and reasons == {"elmPartiallyObscured"})
 
 
 def _keyboard(page: Page) -> Iterator[str]:

@@ -23,6 +23,7 @@ PAGE = """<!doctype html>
 body { color: var(--ink); background: var(--paper); margin: 1rem; }
 a { color: var(--link); }
 .wide { overflow-x: auto; }
+text { fill: var(--ink); }
 @media print {
   :root { --ink: #000; --paper: #fff; --link: #000; }
 }
@@ -34,6 +35,7 @@ a { color: var(--link); }
 <h1>A page</h1>
 <p id="text">Some text with a <a href="#more">link to more</a>.</p>
 <img alt="a dot" src="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>">
+<svg role="img" aria-label="drawn" width="90" height="20"><text y="15">drawn</text></svg>
 <h2 id="more">More</h2>
 <details><summary>Figures</summary>
 <div class="wide" tabindex="0" role="region" aria-label="figures">
@@ -87,6 +89,12 @@ DEFECTS = {
     ),
     "contrast that nobody can tell": Defect(
         STYLE, "#text { background: linear-gradient(#fff, #000); }", "axe", "undecided"
+    ),
+    "low contrast in a drawing": Defect(
+        "fill: var(--ink)", "fill: #888", "drawings", "contrast 3.54: <text> drawn"
+    ),
+    "low contrast in a drawing in the dark": Defect(
+        "fill: var(--ink)", "fill: #222", "drawings", "<text> drawn", DARK
     ),
     "a list of no items": Defect(BODY, "<ul><p>no item</p></ul>", "axe", "list"),
     "a script": Defect(BODY, "<script>1</script>", "scripts", "<script>"),
@@ -177,8 +185,7 @@ DEFECTS = {
     ),
     "focus that is kept": Defect(
         BODY,
-        "<script>document.querySelectorAll('a')[0].onblur = e => setTimeout(() => "
-        "document.querySelectorAll('a')[0].focus())</script>",
+        "<script>onkeydown = e => e.target.tagName === 'A' && e.preventDefault()</script>",
         "keyboard",
         "never reached",
     ),
