@@ -7,8 +7,9 @@ RUN    := $(VENV)/.run-stamp
 DEV    := $(VENV)/.dev-stamp
 BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
+BROWSER := $(VENV)/browser
 
-.PHONY: demo test test-slow lint mutants wheel-check bench results install clean postgres
+.PHONY: demo test test-slow lint mutants wheel-check bench results install clean postgres browser screenshots
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -47,6 +48,25 @@ postgres:
 	apt-get update -q && apt-get install -yq --no-install-recommends postgresql-common && \
 	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf && \
 	apt-get install -yq --no-install-recommends postgresql
+
+# What opens a report in the tests: Debian's Chromium, and the locked axe-core in a folder beside
+# the interpreter that is not part of any distribution.
+browser: $(BROWSER)/.stamp
+	@if command -v chromium >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ]; then echo 'Chromium is missing: apt-get install chromium' >&2; exit 1; fi; \
+	apt-get update -q && apt-get install -yq --no-install-recommends chromium fonts-dejavu-core
+
+$(BROWSER)/.stamp: tests/browser/package.json tests/browser/package-lock.json | $(VENV)/bin/python
+	@if command -v npm >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ]; then echo 'npm is missing: apt-get install npm' >&2; exit 1; fi; \
+	apt-get update -q && apt-get install -yq --no-install-recommends npm
+	@mkdir -p $(BROWSER) && cp $^ $(BROWSER)
+	npm ci --prefix $(BROWSER) --ignore-scripts --no-audit --no-fund --no-update-notifier
+	@touch $@
+
+# Pictures of the demo's report for the pages of the documentation.
+screenshots: demo browser
+	$(BIN)/python -m tests.browser.screenshots runs/latest docs/images
 
 # Rebuilds the shipped data from the pinned archives, in an environment of its own.
 test-slow: $(DEV) $(REBUILD)/.stamp

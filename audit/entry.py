@@ -180,6 +180,22 @@ class Recovered(_Strict):
     dropped_digest: Digest | None
 
 
+class Resumed(_Strict):
+    """The run was cut off, and another process goes on with it.
+
+    `round` and `attempt` are the earliest that may come next; `entries` is how many there were when
+    the log was opened again, before what closes an attempt that was cut off. The rest is what
+    runs from here on, as in the genesis.
+    """
+
+    round: Count
+    attempt: Count
+    entries: Count
+    code_digest: Digest
+    lock_digest: Digest
+    product_version: Name
+
+
 class ReportExported(_Strict):
     """Reports were written: SHA-256 of each file by name."""
 
@@ -194,6 +210,7 @@ Body = (
     | RoundRelease
     | RoundAbort
     | Recovered
+    | Resumed
     | ReportExported
 )
 
@@ -205,6 +222,7 @@ KINDS: Mapping[str, type[Body]] = {
     "round-release": RoundRelease,
     "round-abort": RoundAbort,
     "recovered": Recovered,
+    "resumed": Resumed,
     "report-exported": ReportExported,
 }
 

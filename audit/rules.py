@@ -2,8 +2,9 @@
 
 Entry 0 is the genesis; it holds the plan that `plan_digest` names. At most one round is open;
 (round, attempt) strictly grows. A release names the open intent, an intent is closed once, by its
-release or its abort, and the charge of an opened round stays. Each release starts from the model
-that the last one ended with. The clip bound of a round is that of the plan, or where the plan moves
+release or its abort, and the charge of an opened round stays. A run is resumed where no round is
+open, and from an attempt that was never begun. Each release starts from the model that the last one
+ended with. The clip bound of a round is that of the plan, or where the plan moves
 it, the one that follows from the figures of the releases before (see `_Clip`).
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from audit.canonical import dumps, parse_decimal, sha256
-from audit.entry import Entry, Genesis, RoundAbort, RoundIntent, RoundRelease
+from audit.entry import Entry, Genesis, Resumed, RoundAbort, RoundIntent, RoundRelease
 from audit.errors import EntryRefused
 
 MAX_CLIP_RATIO: Final = 1024.0
@@ -40,6 +41,8 @@ class Order:
         self.open_intent: OpenIntent | None = None
         self.released = 0
         self.aborted = 0
+        self.resumed = 0
+        self._earliest: tuple[int, int] | None = None
         self._last: tuple[int, int] | None = None
         self._last_released: int | None = None
         self._model: str | None = None
@@ -66,6 +69,8 @@ class Order:
             self._release(body)
         elif isinstance(body, RoundAbort):
             self._abort(body)
+        elif isinstance(body, Resumed):
+            self._resumed(entry, body)
 
     def _genesis(self, entry: Entry, body: Genesis) -> None:
         if self.genesis is not None:
@@ -112,11 +117,22 @@ class Order:
         self.aborted += 1
         self._last = (body.round, body.attempt)
 
+    def _resumed(self, entry: Entry, body: Resumed) -> None:
+        self._check_new_round(body.round, body.attempt)
+        if body.entries > entry.index:
+            raise EntryRefused(f"resumed from {body.entries} entries, after only {entry.index}")
+        self._earliest = (body.round, body.attempt)
+        self.resumed += 1
+
     def _check_new_round(self, round_: int, attempt: int) -> None:
         if self.open_intent is not None:
             raise EntryRefused(f"round {self.open_intent.round} is open: release or abort it first")
         if self._last is not None and (round_, attempt) <= self._last:
             raise EntryRefused(f"(round, attempt) {(round_, attempt)} is not after {self._last}")
+        if self._earliest is not None and (round_, attempt) < self._earliest:
+            raise EntryRefused(
+                f"(round, attempt) {(round_, attempt)}; the run was resumed from {self._earliest}"
+            )
         if self._last_released is not None and round_ <= self._last_released:
             raise EntryRefused(f"round {round_} was released already")
 

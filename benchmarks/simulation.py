@@ -56,9 +56,10 @@ from privacy.events import Event
 from privacy.ledger import Ledger
 from privacy.rng import SecureRandom
 from privacy.stages import Stage, observed, stage
-from secure_fedmeta.aggregator import Aggregator, Release
+from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.charge import Uncounted
 from secure_fedmeta.client import Client, Holdings, contribution
+from secure_fedmeta.outcome import Release, Standing
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.run_log import genesis
 from secure_fedmeta.server_opt import ServerOptimiser
@@ -228,7 +229,12 @@ def masked(federation: Federation) -> Iterator[Callable[[], None]]:
         index: Client(
             setting,
             Holdings(
-                index, identities[name], work, SecureRandom.from_os(), os.urandom, Uncounted()
+                index,
+                identities[name],
+                work,
+                lambda _: SecureRandom.from_os(),
+                os.urandom,
+                Uncounted(),
             ),
         )
         for index, name in enumerate(names, start=1)
@@ -240,18 +246,21 @@ def masked(federation: Federation) -> Iterator[Callable[[], None]]:
             Path(folder) / "audit", signer, clock=lambda: datetime.now(UTC)
         ) as log:
             log.append("genesis", genesis(setting, signer.origin, private=True))
+            optimiser = ServerOptimiser("sgd", lr=SERVER_LR)
             server = Aggregator(
                 setting,
                 identity=aggregator,
-                model=federation.learner.initial(federation.module),
-                optimiser=ServerOptimiser("sgd", lr=SERVER_LR),
+                standing=Standing.fresh(
+                    optimiser, federation.learner.initial(federation.module), plan
+                ),
+                optimiser=optimiser,
                 ledger=ledger,
                 population="people",
-                prior=(),
                 order=None,
                 log=log,
                 salts=secrets.token_bytes,
                 keep_opening=lambda opening: None,
+                keep_ending=lambda ending: None,
             )
             transport, done = MemoryTransport(clients), iter(range(1, plan.rounds + 1))
 

@@ -174,6 +174,16 @@ class Ledger:
             check_complete(connection, mark)
             return counts_of(connection, population)
 
+    def attempts(self, run: str, population: str) -> dict[tuple[int, int], Event]:
+        """What one run was charged for this population: (round, attempt) -> event, in order."""
+        mark = self._store.mark.read()
+        with self._store.reading() as connection:
+            check_complete(connection, mark)
+            rows = connection.execute(
+                rows_of(reservations, population).where(reservations.c.run == run)
+            ).mappings()
+            return {(row["round"], row["attempt"]): read_event(row["event"]) for row in rows}
+
     def account(self, population: str) -> Account:
         """Where the population stands; nothing is written.
 

@@ -2,15 +2,16 @@
 
 Opening the sum is the release. `record_intent` therefore reserves the budget and makes the intent
 durable in the log before the unmask request exists; a crash in between over-counts the budget.
+What the run goes on from is handed out to be kept before the log says that an attempt has ended, so
+that no release in the log lacks its model.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 
@@ -20,10 +21,9 @@ from audit.log import AuditLog
 from crypto.errors import SumAborted
 from crypto.keys import Identity
 from crypto.secure_sum import Done, Ready
-from privacy.accountant import Spend, spend_counted
+from privacy.accountant import spend_counted
 from privacy.errors import BudgetExceeded, LedgerError, OutcomeUnknown, PrivacyError
 from privacy.events import Event
-from privacy.extras import Measured
 from privacy.ledger import Ledger
 from privacy.stages import Stage, stage
 from secure_fedmeta.charge import tell_accounting
@@ -31,52 +31,11 @@ from secure_fedmeta.exchange import Exchange, Intent
 from secure_fedmeta.intent import Evidence, facts
 from secure_fedmeta.logged import commit, commitment_root, figures
 from secure_fedmeta.messages import to_wire
-from secure_fedmeta.server_opt import ServerOptimiser, ServerState
+from secure_fedmeta.outcome import Abort, Ending, Release, Standing
+from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting
 
 SALT_BYTES = 32
-
-
-@dataclass(frozen=True)
-class Release:
-    """What one completed round made public.
-
-    Attributes:
-        round: index of the round, from 1.
-        survivors: how many clients' updates and noise shares are in the sum.
-        selected: how many clients were asked.
-        rejected: refused messages by reason.
-        spend: all that the population has spent after this round, in other runs too.
-        unchecked: officers that could have changed the sum without being noticed; see Done.
-        clip: the clip bound of the round.
-        protected: private metrics of the training tasks, each with the deviation of its noise.
-    """
-
-    round: int
-    survivors: int
-    selected: int
-    rejected: Mapping[str, int]
-    spend: Spend
-    unchecked: tuple[int, ...]
-    clip: float
-    protected: Mapping[str, Measured]
-
-
-@dataclass(frozen=True)
-class Abort:
-    """A round that ended without a release.
-
-    Attributes:
-        round: index of the round, from 1.
-        reason: why, in words that tell what to change.
-        charged: whether the budget was already reserved, in which case it stays charged.
-        ends_run: whether the ledger failed, so that no further round could be charged.
-    """
-
-    round: int
-    reason: str
-    charged: bool
-    ends_run: bool
 
 
 class Aggregator:
@@ -85,15 +44,15 @@ class Aggregator:
     Args:
         setting: the run's public facts.
         identity: the aggregator's signing key.
-        model: initial parameters `[d]`.
+        standing: what the first round of this process starts from.
         optimiser: what to do with an averaged outer vector.
         ledger: where the budget is kept.
         population: whose budget is spent.
-        prior: events charged to the population before this log began, as the log states them.
         order: the Renyi order that its grant declares; None: a grant for fixed plans.
         log: the run's audit log.
         salts: secret bytes for the commitments to participation.
         keep_opening: stores the salts of a round where they can be deleted.
+        keep_ending: makes durable how an attempt ends, before the log says that it has.
     """
 
     def __init__(
@@ -101,29 +60,30 @@ class Aggregator:
         setting: Setting,
         *,
         identity: Identity,
-        model: torch.Tensor,
+        standing: Standing,
         optimiser: ServerOptimiser,
         ledger: Ledger,
         population: str,
-        prior: Sequence[Event],
         order: int | None,
         log: AuditLog,
         salts: Callable[[int], bytes],
         keep_opening: Callable[[Mapping[str, object]], None],
+        keep_ending: Callable[[Ending], None],
     ) -> None:
         self._setting = setting
         self._identity = identity
         self._optimiser = optimiser
-        self._state: ServerState = optimiser.init(model)
+        self._state = standing.state
         self._ledger = ledger
         self._population = population
-        self._logged = Counter(prior)
+        self._logged = Counter(standing.charged)
         self._order = order
         self._log = log
         self._salts = salts
         self._keep_opening = keep_opening
+        self._keep_ending = keep_ending
         self._reservation: str | None = None
-        self._clip = setting.plan.clip
+        self._clip = standing.clip
 
     @property
     def model(self) -> torch.Tensor:
@@ -254,7 +214,7 @@ class Aggregator:
         return Intent(appended.digest, evidence.encode())
 
     def release(self, exchange: Exchange, done: Done) -> Release:
-        """Commit the charge, log the release, take the server step.
+        """Commit the charge, take the server step, keep where it leads, log the release.
 
         Raises:
             LedgerError: the ledger failed; the sum is not used, and its charge stays.
@@ -262,36 +222,15 @@ class Aggregator:
         if exchange.intent is None or self._reservation is None:
             raise SumAborted("release", "the sum was opened without a logged intent")
         setting, plan = self._setting, self._setting.plan
-        before = self.model
         self._ledger.commit(self._reservation)
         tell_accounting(plan)
         everything = self._ledger.counts(self._population)
         with stage(Stage.SERVER):
             average = plan.decode(done.total, round_index=exchange.round, clip=exchange.clip)
             beside = plan.beside(done.total, survivors=len(done.contributors), clip=exchange.clip)
-            self._clip = beside.next_clip
-            self._state = self._optimiser.update(self._state, torch.from_numpy(average))
-        # Of runs that charge this population at the same time, the log tells nothing: its figures
-        # are those of its own entries, so that they can be recomputed from it.
-        logged = spend_counted(self._logged, delta=plan.delta, order=self._order)
-        self._log.append(
-            "round-release",
-            {
-                "round": exchange.round,
-                "attempt": exchange.attempt,
-                "intent": exchange.intent.hex(),
-                "model_before": setting.model_digest(before).hex(),
-                "model_after": setting.model_digest(self.model).hex(),
-                "aggregate": hashlib.sha256(done.total.astype("<i8").tobytes()).hexdigest(),
-                "spend": {
-                    name: {kind: decimal(value) for kind, value in adversary.epsilon.items()}
-                    for name, adversary in logged.adversaries.items()
-                },
-                "evaluation": None,
-                **figures(beside),
-            },
-        )
-        return Release(
+            state = self._optimiser.update(self._state, torch.from_numpy(average))
+            model = state.params.to(torch.float32)
+        released = Release(
             round=exchange.round,
             survivors=len(done.contributors),
             selected=plan.cohort_size,
@@ -301,31 +240,71 @@ class Aggregator:
             clip=exchange.clip,
             protected=beside.metrics,
         )
+        after = setting.model_digest(model)
+        self._keep_ending(
+            Ending(exchange.attempt, released, exchange.intent, state, beside.next_clip, after)
+        )
+        # Of runs that charge this population at the same time, the log tells nothing: its figures
+        # are those of its own entries, so that they can be recomputed from it.
+        logged = spend_counted(self._logged, delta=plan.delta, order=self._order)
+        self._log.append(
+            "round-release",
+            {
+                "round": exchange.round,
+                "attempt": exchange.attempt,
+                "intent": exchange.intent.hex(),
+                "model_before": setting.model_digest(self.model).hex(),
+                "model_after": after.hex(),
+                "aggregate": hashlib.sha256(done.total.astype("<i8").tobytes()).hexdigest(),
+                "spend": {
+                    name: {kind: decimal(value) for kind, value in adversary.epsilon.items()}
+                    for name, adversary in logged.adversaries.items()
+                },
+                "evaluation": None,
+                **figures(beside),
+            },
+        )
+        self._state, self._clip = state, beside.next_clip
+        return released
 
     def cut_off(self, exchange: Exchange, error: BaseException) -> None:
         """Log what was charged to a round that an interrupt, or an error of the program, ends.
 
-        A round that its intent charges stays open in the log, as after a crash. One that is charged
-        before clients compute would be in no entry at all. Where the log itself is what failed,
-        nothing can be added, and the ledger alone has the charge.
+        The round is not over by that: a resumed run does it again, in another attempt. A round that
+        its intent charges stays open in the log, as after a crash. One that is charged before
+        clients compute would be in no entry at all. Where the log itself is what failed, nothing
+        can be added, and the ledger alone has the charge.
         """
         if exchange.unlogged is not None:
             with suppress(AuditError):
-                self.abort(exchange, error)
+                self._log_abort(exchange, error)
 
     def abort(self, exchange: Exchange, error: BaseException) -> Abort:
-        """Log a round that ended without a release; what was or may have been reserved stays so.
+        """End a round without a release; what was or may have been reserved stays so.
 
         The log says in which step it ended, and never whose fault it was: an entry cannot be
         erased. The full reason is for the operator alone.
         """
+        charged = exchange.intent is not None or exchange.unlogged is not None
+        aborted = Abort(exchange.round, str(error), charged, isinstance(error, LedgerError))
+        after = self._setting.model_digest(self.model)
+        self._keep_ending(
+            Ending(exchange.attempt, aborted, exchange.intent, self._state, self._clip, after)
+        )
+        self._log_abort(exchange, error)
+        return aborted
+
+    def refuse(self, exchange: Exchange, error: BudgetExceeded) -> None:
+        """Log that an attempt was not affordable. The round has not ended: it never began."""
+        self._log_abort(exchange, error)
+
+    def _log_abort(self, exchange: Exchange, error: BaseException) -> None:
         where = "an interrupt" if not isinstance(error, Exception) else "an error"
         if isinstance(error, SumAborted):
             where = f"step {error.step}"
         elif isinstance(error, BudgetExceeded | LedgerError):
             where = "the budget"
         unlogged = exchange.unlogged
-        charged = exchange.intent is not None or unlogged is not None
         self._log.append(
             "round-abort",
             {
@@ -333,13 +312,12 @@ class Aggregator:
                 "attempt": exchange.attempt,
                 "intent": None if exchange.intent is None else exchange.intent.hex(),
                 "reason": f"ended at {where}",
-                "charged": charged,
+                "charged": exchange.intent is not None or unlogged is not None,
                 **({} if unlogged is None else {"event": unlogged.to_json()}),
             },
         )
         if unlogged is not None:
             self._logged[unlogged] += 1
-        return Abort(exchange.round, str(error), charged, isinstance(error, LedgerError))
 
     def _name(self, index: int) -> str:
         return self._setting.roster.members[index - 1].name

@@ -37,11 +37,11 @@ from privacy.local import LOCAL
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
-from secure_fedmeta.aggregator import Abort
 from secure_fedmeta.assessed import Ints, Signal, Subject, displacement, terms_of
 from secure_fedmeta.checks import ALPHA, Announce, Check
 from secure_fedmeta.client import Work, contribution
 from secure_fedmeta.losses import LOSSES
+from secure_fedmeta.outcome import Abort
 from secure_fedmeta.rig import Rig
 from secure_fedmeta.simulation import CohortWork
 

@@ -55,19 +55,7 @@ class Budget:
     def entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Kind and body of what the log says of it: the grants, then all that was spent before."""
         for grant in self.grants:
-            yield (
-                "budget-granted",
-                {
-                    "population": grant.population,
-                    "unit": grant.unit,
-                    "adversary": WORST if grant.adversary is None else grant.adversary,
-                    "epsilon": decimal(grant.epsilon),
-                    "delta": decimal(grant.delta),
-                    "order": grant.order,
-                    "approver": grant.approver,
-                    "expires": None if grant.expires is None else grant.expires.isoformat(),
-                },
-            )
+            yield "budget-granted", grant_body(grant)
         part: list[dict[str, Any]] = []
         size = 0
         for event, count in Counter(self.prior).items():
@@ -99,6 +87,20 @@ class Budget:
             **room(affordable, turns_left(counts, dearest)),
             "grants": [grant_row(grant, spent_of(grant, counts)) for grant in self.grants],
         }
+
+
+def grant_body(grant: Grant) -> dict[str, Any]:
+    """What the log says of a grant."""
+    return {
+        "population": grant.population,
+        "unit": grant.unit,
+        "adversary": WORST if grant.adversary is None else grant.adversary,
+        "epsilon": decimal(grant.epsilon),
+        "delta": decimal(grant.delta),
+        "order": grant.order,
+        "approver": grant.approver,
+        "expires": None if grant.expires is None else grant.expires.isoformat(),
+    }
 
 
 def grant_row(grant: Grant, spent: float) -> dict[str, Any]:
@@ -186,6 +188,20 @@ def open_budget(config: Config, plan: PrivacyPlan, *, run_id: str, public: bool)
         )
     grants = granted(ledger, population, plan, key="ledger.population", where=config.ledger.url)
     return Budget(ledger, population, grants, ledger.events(population))
+
+
+def reopened_budget(
+    config: Config, plan: PrivacyPlan, *, population: str, prior: Sequence[Event]
+) -> Budget:
+    """The budget of a run that goes on: the population and the earlier charges that its log states.
+
+    Raises:
+        ConfigError: the population has no grant in force for the plan's unit and delta.
+        LedgerError: the ledger cannot be opened.
+    """
+    ledger = open_ledger(config.ledger.url)
+    grants = granted(ledger, population, plan, key="ledger.population", where=config.ledger.url)
+    return Budget(ledger, population, grants, tuple(prior))
 
 
 def granted(

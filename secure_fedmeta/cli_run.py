@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secure_fedmeta.cli_output import Json, Show, ShowOption, interrupted_in, show
+
+if TYPE_CHECKING:
+    from secure_fedmeta.resumption import Found
 
 _CODES = {"completed": 0, "budget": 1, "aborted": 3}
 
@@ -32,13 +36,24 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the released figures as scalars, too.")
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Go on with a run that was cut off, from its run directory."
+        ),
+    ] = None,
     progress: ShowOption = Show.AUTO,
     as_json: Json = False,
 ) -> None:
     """Train a federated meta-model and leave model, report and audit log in a run directory."""
     from secure_fedmeta.console_progress import display
 
-    path, shown = config or _only_config(Path.cwd()), display(progress, as_json=as_json)
+    if resume is not None:
+        _refuse_beside_resume(config, overrides)
+        path = resume / "config.toml"
+    else:
+        path = config or _only_config(Path.cwd())
+    shown = display(progress, as_json=as_json)
     try:
         with shown:
             shown.stage("starting")
@@ -46,15 +61,22 @@ def run(
             from secure_fedmeta.errors import ConfigError
             from secure_fedmeta.instruments import chosen
             from secure_fedmeta.tasks import Site
+            from secure_fedmeta.training import resume as train_on
             from secure_fedmeta.training import run as train
 
-            settings = load_config(path, overrides or ())
             watching = chosen(profile=profile, tensorboard=tensorboard)
             try:
-                site = Site(path.parent)
-                result = train(settings, out=out, progress=shown, site=site, instruments=watching)
+                if resume is not None:
+                    tell = _quiet if progress is Show.QUIET else _tell
+                    result = train_on(resume, progress=shown, instruments=watching, tell=tell)
+                else:
+                    settings = load_config(path, overrides or ())
+                    site = Site(path.parent)
+                    result = train(
+                        settings, out=out, progress=shown, site=site, instruments=watching
+                    )
             except ConfigError as error:
-                raise error.in_file(str(path)) from error
+                raise error if error.file else error.in_file(str(path)) from error
     except KeyboardInterrupt as stop:
         raise interrupted_in(shown.directory, stop) from stop
     if as_json:
@@ -68,19 +90,32 @@ def run(
     raise typer.Exit(_CODES[result.status])
 
 
+def _tell(found: Found) -> None:
+    """Say what a resumed run found; stdout is for the report."""
+    for line in found.lines():
+        print(line, file=sys.stderr)
+
+
+def _quiet(found: Found) -> None:
+    """Say nothing."""
+
+
+def _refuse_beside_resume(config: Path | None, overrides: list[str] | None) -> None:
+    """A run goes on with its own settings."""
+    from secure_fedmeta.errors import ConfigError
+
+    if config is not None or overrides:
+        raise ConfigError(
+            "goes on with the settings that the run began with: leave out the config and --set",
+            key="--resume",
+        )
+
+
 def show_report(directory: Path, found: dict[str, Any]) -> None:
     """Print a run's closing tables."""
     from secure_fedmeta.console import render_report
-    from secure_fedmeta.reporting import HTML
 
     show(render_report(directory, found))
-    if (page := directory / HTML).is_file():
-        print(f"Report: {with_size(page)}")
-
-
-def with_size(path: Path) -> str:
-    """A file and its size."""
-    return f"{path} ({path.stat().st_size / 1000:,.0f} kB)"
 
 
 def _only_config(folder: Path) -> Path:

@@ -24,6 +24,7 @@ from privacy.rng import SecureRandom
 from privacy.unit import Unit
 from secure_fedmeta.charge import Charge
 from secure_fedmeta.party import Handout, Party
+from secure_fedmeta.randomness import Generators
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.vault import Vault
 
@@ -120,17 +121,19 @@ class Holdings:
         index: its place in the roster, from 1.
         identity: its signing key.
         work: computes its outer vectors.
-        noise: its source of noise.
+        noise: gives the generator of each round's coins, rounding and noise.
         rand: its source of keys and seeds.
         charge: where it charges its contributions over runs.
+        contributions: how often it contributed to this run before it was made.
     """
 
     index: int
     identity: Identity = field(repr=False)
     work: Work = field(repr=False)
-    noise: SecureRandom = field(repr=False)
+    noise: Generators = field(repr=False)
     rand: Rand = field(repr=False)
     charge: Charge = field(repr=False)
+    contributions: int = field(default=0, repr=False)
 
     __reduce__ = never_pickled
 
@@ -155,6 +158,12 @@ class Client(Party):
         self._noise = holdings.noise
         self._rand = holdings.rand
         self._charge = holdings.charge
+        self._contributions = max(self._contributions, holdings.contributions)
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether its plan lets it contribute once more."""
+        return self._contributions < self._setting.plan.turns
 
     def _vector(self, terms: Terms, model: Handout) -> VectorSource:
         def protected_sum() -> NDArray[np.int64]:
@@ -167,7 +176,7 @@ class Client(Party):
                 model.take(),
                 plan=self._setting.plan,
                 round_index=terms.round,
-                noise=self._noise,
+                noise=self._noise(terms.round),
                 clip=model.clip,
             )
 
@@ -175,7 +184,7 @@ class Client(Party):
 
     def _machine_for(self, terms: Terms, model: Handout) -> SumClient:
         plan = self._setting.plan
-        if self._contributions >= plan.turns:
+        if not self.has_turn:
             raise MessageRefused(
                 None,
                 "round-open",

@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from privacy.local import LOCAL
-from secure_fedmeta.aggregator import Abort
 from secure_fedmeta.assessed import Subject
 from secure_fedmeta.checks import Announce, Check
 from secure_fedmeta.conformance_local import NoiseAtClients
 from secure_fedmeta.conformance_parts import one_to_lose, run_rounds
 from secure_fedmeta.conformance_shares import NoiseInShares
+from secure_fedmeta.outcome import Abort
 from secure_fedmeta.rig import Opened
 
 

@@ -18,11 +18,11 @@ from privacy.empirical import most_alike, variance_limits, variance_power
 from privacy.plan import PrivacyPlan
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
-from secure_fedmeta.aggregator import Abort
 from secure_fedmeta.assessed import Ints, Signal, Subject, displacement, nothing_like
 from secure_fedmeta.checks import ALPHA, Announce, Check
 from secure_fedmeta.client import contribution
 from secure_fedmeta.coin_checks import DRAWS
+from secure_fedmeta.outcome import Abort
 from secure_fedmeta.rig import Opened, Rig
 
 # --- units --------------------------------------------------------------------------------------

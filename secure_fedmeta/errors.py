@@ -46,6 +46,14 @@ class RunDirectoryError(FedmetaError):
     """A run directory is missing, incomplete or not of this product."""
 
 
+class RunEnded(RunDirectoryError):
+    """A run that has ended, and so is not resumed; all its files are there."""
+
+
+class NothingBegun(RunDirectoryError):
+    """A run that was cut off before its first round could begin; nothing of it was charged."""
+
+
 class StateError(FedmetaError):
     """The state directory, which holds keys, pins and the ledger, cannot be used as it is."""
 

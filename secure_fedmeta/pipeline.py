@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +25,7 @@ from secure_fedmeta.models import build_model, check_module
 from secure_fedmeta.officer import Officer
 from secure_fedmeta.party import Party
 from secure_fedmeta.planned import plan_for
-from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.randomness import Randomness, Streams
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting, ring_for
 from secure_fedmeta.simulation import CohortWork, work_for
@@ -187,6 +188,8 @@ def found_parties(
     *,
     log_key: str,
     charges: Charges = None,
+    founding: Streams | None = None,
+    contributions: Mapping[int, int] | None = None,
     make_client: MakeClient = Client,
 ) -> Parties:
     """Give every party its keys and its own randomness.
@@ -197,20 +200,22 @@ def found_parties(
         randomness: the operating system's, or a flagged seed.
         log_key: verifying key of the run's log.
         charges: client name -> where it charges its contributions; none: clients keep no ledger.
+        founding: gives identities and drawing keys; None: `randomness` does, and they end with the
+            process.
+        contributions: roster index -> how often that client contributed to the run before.
         make_client: what makes each client.
 
     Raises:
         ConfigError: the secure sum does not keep its promises under these thresholds.
         DataError: a client has no task, or more than its source declares.
     """
-    aggregator = Identity.generate(randomness.stream(AGGREGATOR))
-    streams = {name: randomness.stream(f"client/{name}") for name in parts.training}
+    founding = randomness if founding is None else founding
+    before = contributions or {}
+    aggregator = Identity.generate(founding.stream(AGGREGATOR))
+    streams = {name: founding.stream(f"client/{name}") for name in parts.training}
     identities = {name: Identity.generate(stream) for name, stream in streams.items()}
-    watches = {
-        name: randomness.stream(name)
-        for name in (f"officer-{k}" for k in range(1, parts.committee.members + 1))
-    }
-    keepers = {name: Identity.generate(stream) for name, stream in watches.items()}
+    officers_named = tuple(f"officer-{k}" for k in range(1, parts.committee.members + 1))
+    keepers = {name: Identity.generate(founding.stream(name)) for name in officers_named}
     keys = {name: stream(32) for name, stream in streams.items()}
     work = work_for(parts.plan, parts.learner, parts.source, keys, loss=parts.loss)
     _check_units(work, parts)
@@ -238,9 +243,10 @@ def found_parties(
                 index=index,
                 identity=identities[name],
                 work=work,
-                noise=randomness.generator(f"noise/{name}"),
-                rand=streams[name],
+                noise=randomness.rounds(f"noise/{name}"),
+                rand=randomness.stream(f"client/{name}/sum"),
                 charge=Uncounted() if charges is None else charges[name],
+                contributions=before.get(index, 0),
             ),
         )
         for index, name in enumerate(parts.training, start=1)
@@ -251,7 +257,12 @@ def found_parties(
     except TermsRefused as error:
         raise ConfigError(str(error), key="secure_sum") from error
     officers = {
-        index: Officer(setting, index=index, identity=keepers[name], rand=watches[name])
+        index: Officer(
+            setting,
+            index=index,
+            identity=keepers[name],
+            rand=randomness.stream(f"{name}/sum"),
+        )
         for index, name in zip(roster.officer_indices, keepers, strict=True)
     }
     return Parties(setting, aggregator, clients, officers)

@@ -70,6 +70,9 @@ class Profile:
             finally:
                 self._stop()
 
+    def resumed(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """The first rounds from here on are traced."""
+
     def round_done(self, record: Mapping[str, Any]) -> None:
         """Write the file after the last profiled round."""
         del record

@@ -88,6 +88,10 @@ class Instrument(Protocol):
         """
         ...
 
+    def resumed(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """The run goes on behind these lines, which another process wrote."""
+        ...
+
     def watching(self, directory: Path) -> AbstractContextManager[None]:
         """Everything from the first round to the report."""
         ...

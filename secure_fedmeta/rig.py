@@ -27,10 +27,11 @@ from audit.log import AuditLog
 from audit.note import LogSigner
 from crypto.secure_sum import ClientSeat, Done, SecureSum, SumClient, Terms
 from privacy.ledger import Ledger
-from secure_fedmeta.aggregator import Abort, Aggregator, Release
+from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.assessed import Ints, Subject
 from secure_fedmeta.client import Client, Holdings, Work
 from secure_fedmeta.exchange import Exchange
+from secure_fedmeta.outcome import Abort, Release, Standing
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.run_log import genesis
 from secure_fedmeta.server_opt import ServerOptimiser
@@ -133,18 +134,19 @@ class Rig:
             AuditLog.create(folder / "audit", signer, clock=lambda: datetime.now(UTC))
         )
         log.append("genesis", genesis(self.parties.setting, signer.origin, private=False))
+        optimiser = ServerOptimiser("sgd", lr=1.0)
         self._aggregator = _WatchedAggregator(
             self.parties.setting,
             identity=self.parties.aggregator,
-            model=parts.initial(),
-            optimiser=ServerOptimiser("sgd", lr=1.0),
+            standing=Standing.fresh(optimiser, parts.initial(), plan),
+            optimiser=optimiser,
             ledger=ledger,
             population=_POPULATION,
-            prior=(),
             order=None,
             log=log,
             salts=secrets.token_bytes,
             keep_opening=lambda opening: None,
+            keep_ending=lambda ending: None,
         )
         self._transport = MemoryTransport(self.parties.endpoints, faults=self._wire)
         return self

@@ -6,7 +6,8 @@ from crypto.errors import SumAborted
 from crypto.secure_sum import Done, Ready
 from privacy.errors import BudgetExceeded, LedgerError
 from privacy.stages import Stage, stage
-from secure_fedmeta.aggregator import Abort, Aggregator, Release
+from secure_fedmeta.aggregator import Aggregator
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.transport import Transport
 
 
@@ -32,6 +33,7 @@ def run_round(
     Raises:
         BudgetExceeded: the grant no longer allows this round; nothing was opened.
     """
+    transport.begin(round_index)
     exchange = aggregator.open_round(round_index, attempt)
     try:
         with stage(Stage.CHARGE):
@@ -54,7 +56,7 @@ def run_round(
     except (SumAborted, LedgerError) as error:
         return aggregator.abort(exchange, error)
     except BudgetExceeded as error:
-        aggregator.abort(exchange, error)
+        aggregator.refuse(exchange, error)
         raise
     except BaseException as error:
         aggregator.cut_off(exchange, error)

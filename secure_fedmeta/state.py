@@ -46,6 +46,11 @@ def openings_path(run_id: str) -> Path:
     return directory / f"{run_id}.jsonl"
 
 
+def runs_path(run_id: str) -> Path:
+    """What a run keeps until it has ended, so that it can be resumed; see `kept`."""
+    return state_directory() / "resume" / run_id
+
+
 def signing_seed(rand: Callable[[int], bytes]) -> bytes:
     """The 32-byte Ed25519 seed of this user's logs; made on first use, readable by the owner alone.
 

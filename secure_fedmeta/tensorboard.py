@@ -6,7 +6,7 @@ Nothing of a single client is among them, nor any training loss but the protecte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +47,7 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
         self._folder = Path()
         self._round = 0
+        self._before: Sequence[Mapping[str, Any]] = ()
 
     def check(self, info: SourceInfo) -> None:
         """Every figure is one that the run releases whatever its data are."""
@@ -55,13 +56,21 @@ class TensorBoard:
     def watching(self, directory: Path) -> Iterator[None]:
         """Write as rounds end; at the end the file loses the machine's name from its own."""
         self._folder = directory / FOLDER
+        for left in self._folder.glob("events.out.tfevents.*"):
+            left.unlink()
         self._writer = writer = self._make(log_dir=str(self._folder))
+        for record in self._before:
+            self.round_done(record)
         try:
             yield
         finally:
             writer.close()
             for written in self._folder.glob("events.out.tfevents.*"):
                 written.rename(self._folder / EVENTS)
+
+    def resumed(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Earlier rounds are written again, in place of what another process wrote."""
+        self._before = tuple(records)
 
     def round_done(self, record: Mapping[str, Any]) -> None:
         """The round's scalars."""

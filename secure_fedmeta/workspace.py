@@ -47,6 +47,18 @@ class Workspace:
             raise RunDirectoryError(f"cannot make {path}: {error.strerror}") from error
         return cls(path, run_id)
 
+    @classmethod
+    def of(cls, directory: Path) -> Workspace:
+        """The directory of a run that exists; a link such as `latest` is followed.
+
+        Raises:
+            RunDirectoryError: there is no log of a run in it.
+        """
+        path = directory.resolve()
+        if not (path / "audit" / "log.jsonl").is_file():
+            raise RunDirectoryError(f"{directory} holds no log: name the directory of a run")
+        return cls(path, path.name)
+
     @property
     def audit(self) -> Path:
         """Where the log lies."""
@@ -74,6 +86,7 @@ class Workspace:
         """
         link = _latest(self.path.parent)
         draft = self.path.parent / f".{self.run_id}"
+        draft.unlink(missing_ok=True)
         draft.symlink_to(self.run_id, target_is_directory=True)
         draft.replace(link)
 

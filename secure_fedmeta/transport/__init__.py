@@ -36,6 +36,10 @@ class Transport(Protocol):
         """What crossed the wire so far, per party."""
         ...
 
+    def begin(self, round_index: int) -> None:
+        """A round begins: what is still on its way from the one before does not arrive any more."""
+        ...
+
     def send(self, messages: Mapping[int, bytes]) -> None:
         """Hand over one message per party; nothing is promised about its arrival."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crypto.errors import CryptoError
@@ -30,6 +30,7 @@ class Delivery:
         sequence: how many messages this client had on the wire in this direction before.
         payload: the bytes.
         delay: steps (calls of `collect`) that it arrives late; 0 is on time.
+        round: the round that it was sent in; 0 before the first.
     """
 
     client: int
@@ -37,6 +38,7 @@ class Delivery:
     sequence: int
     payload: bytes
     delay: int = 0
+    round: int = 0
 
 
 class Faults(Protocol):
@@ -60,7 +62,7 @@ class RandomFaults:
         delay: probability that it arrives one step late.
         duplicate: probability that it arrives twice.
         tamper: probability that one of its bytes is changed.
-        random: draws the faults; not a secret.
+        random: gives the generator of each round's faults; not a secret.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class RandomFaults:
         delay: float,
         duplicate: float,
         tamper: float,
-        random: SecureRandom,
+        random: Callable[[int], SecureRandom],
     ) -> None:
         self._drop, self._delay, self._duplicate, self._tamper = drop, delay, duplicate, tamper
-        self._random = random
+        self._of_round = random
+        self._round = 0
+        self._random = random(0)
 
     def _happens(self, probability: float) -> bool:
         return bool(self._random.fractions(1)[0] < probability)
@@ -83,6 +87,8 @@ class RandomFaults:
 
     def __call__(self, delivery: Delivery) -> list[Delivery]:
         """Apply the faults to one delivery."""
+        if delivery.round != self._round:
+            self._round, self._random = delivery.round, self._of_round(delivery.round)
         if self._happens(self._drop):
             return []
         payload = delivery.payload
@@ -92,8 +98,7 @@ class RandomFaults:
             payload = payload[:position] + bytes([changed]) + payload[position + 1 :]
         delay = 1 if self._happens(self._delay) else 0
         copies = 2 if self._happens(self._duplicate) else 1
-        one = Delivery(delivery.client, delivery.upload, delivery.sequence, payload, delay)
-        return [one] * copies
+        return [replace(delivery, payload=payload, delay=delay)] * copies
 
 
 class MemoryTransport:
@@ -115,10 +120,17 @@ class MemoryTransport:
         self._endpoints = endpoints
         self._faults = faults
         self._refused = refused
+        self._round = 0
         self._sequence: dict[tuple[int, bool], int] = {}
         self._downloads: deque[Delivery] = deque()
         self._uploads: deque[Delivery] = deque()
         self.traffic: Mapping[int, Traffic] = {index: Traffic() for index in endpoints}
+
+    def begin(self, round_index: int) -> None:
+        """The wire is empty when a round begins, so that no round depends on one before."""
+        self._round = round_index
+        self._downloads.clear()
+        self._uploads.clear()
 
     def send(self, messages: Mapping[int, bytes]) -> None:
         """Put one message per client on the wire."""
@@ -146,11 +158,11 @@ class MemoryTransport:
         self._sequence[client, upload] = sequence + 1
         if upload:
             self.traffic[client].sent += len(payload)
-        return self._faults(Delivery(client, upload, sequence, payload))
+        return self._faults(Delivery(client, upload, sequence, payload, round=self._round))
 
     def _due(self, wire: deque[Delivery]) -> list[Delivery]:
         due = [d for d in wire if d.delay <= 0]
-        late = [Delivery(d.client, d.upload, d.sequence, d.payload, d.delay - 1) for d in wire]
+        late = [replace(d, delay=d.delay - 1) for d in wire]
         wire.clear()
         wire.extend(d for d in late if d.delay >= 0)
         return due

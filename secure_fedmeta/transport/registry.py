@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from privacy.rng import SecureRandom
 from secure_fedmeta.config import TransportConfig
+from secure_fedmeta.randomness import Generators
 from secure_fedmeta.registry import Registry
 from secure_fedmeta.transport import Endpoint, Transport
 from secure_fedmeta.transport.memory import MemoryTransport, RandomFaults
@@ -20,14 +20,14 @@ class TransportBuilder(Protocol):
         endpoints: Mapping[int, Endpoint],
         settings: TransportConfig,
         *,
-        faults: SecureRandom,
+        faults: Generators,
     ) -> Transport:
-        """A transport that reaches `endpoints`; `faults` draws the injected ones, no secret."""
+        """A transport that reaches `endpoints`; `faults` gives the draws of each round's faults."""
         ...
 
 
 def memory(
-    endpoints: Mapping[int, Endpoint], settings: TransportConfig, *, faults: SecureRandom
+    endpoints: Mapping[int, Endpoint], settings: TransportConfig, *, faults: Generators
 ) -> Transport:
     """All parties in this process, with the configured faults."""
     injected = RandomFaults(

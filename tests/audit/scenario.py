@@ -137,6 +137,18 @@ def abort(round_: int, attempt: int = 0, **changes: Any) -> dict[str, Any]:
     return base | changes
 
 
+def resumed(round_: int, attempt: int = 0, **changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "round": round_,
+        "attempt": attempt,
+        "entries": 1,
+        "code_digest": digest("code"),
+        "lock_digest": digest("lock"),
+        "product_version": "0.1.0",
+    }
+    return base | changes
+
+
 def start(directory: Path, **changes: Any) -> AuditLog:
     log = AuditLog.create(directory, signer(), clock=clock)
     log.append("genesis", genesis(**changes))

@@ -19,6 +19,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "round-release": scenario.release(1, digest("intent")),
     "round-abort": scenario.abort(1),
     "recovered": {"covered": 1, "adopted": [], "dropped_bytes": 0, "dropped_digest": None},
+    "resumed": scenario.resumed(2),
     "report-exported": {"files": {"report.json": digest("report")}},
 }
 

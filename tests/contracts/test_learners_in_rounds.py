@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.assessed import Signal, displacement
 from secure_fedmeta.meta import LEARNERS, TaskBatch
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.pipeline import assemble
 from tests.contracts.sources import SHIPPED, options_of, small_source
 from tests.secure_fedmeta.federation import Federation, tiny

@@ -14,8 +14,8 @@ from crypto.secure_sum import SECURE_SUMS
 from privacy.accountant import Adversary
 from privacy.events import GaussianSteps
 from privacy.local import message_of
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.meta import LEARNERS
+from secure_fedmeta.outcome import Release
 from tests.secure_fedmeta.federation import Federation
 
 LOCAL: dict[str, object] = {

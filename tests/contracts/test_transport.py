@@ -46,7 +46,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def build(name: str, endpoints: Mapping[int, Endpoint], **faults: float) -> Transport:
     config = TransportConfig(name=name, **faults)
-    return TRANSPORTS.get(name)(endpoints, config, faults=SecureRandom.from_key(bytes(32)))
+    return TRANSPORTS.get(name)(
+        endpoints, config, faults=lambda _: SecureRandom.from_key(bytes(32))
+    )
 
 
 def exchange(transport: Transport, messages: Mapping[int, bytes]) -> list[tuple[int, bytes]]:

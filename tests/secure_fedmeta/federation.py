@@ -31,9 +31,10 @@ from crypto.secure_sum import (
 from privacy.events import Event
 from privacy.ledger import Ledger
 from secure_fedmeta import state
-from secure_fedmeta.aggregator import Abort, Aggregator, Release
+from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.charge import Charge
 from secure_fedmeta.config import Config, parse_config
+from secure_fedmeta.outcome import Abort, Ending, Release, Standing
 from secure_fedmeta.pipeline import Parts, assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.rounds import run_round
@@ -207,20 +208,21 @@ class Federation:
         )
         self.audit = folder / "audit"
         self.openings: list[Mapping[str, object]] = []
+        self.endings: list[Ending] = []
         self.log = AuditLog.create(self.audit, self.signer, clock=lambda: datetime.now(UTC))
         self._begin_log(epsilon)
         self.aggregator = Aggregator(
             self.parties.setting,
             identity=self.parties.aggregator,
-            model=self.parts.initial(),
+            standing=Standing.fresh(self.parts.optimiser, self.parts.initial(), self.plan),
             optimiser=self.parts.optimiser,
             ledger=self.ledger,
             population=POPULATION,
-            prior=(),
             order=None,
             log=self.log,
             salts=randomness.stream("salts"),
             keep_opening=self.openings.append,
+            keep_ending=self.endings.append,
         )
         self.refused: list[tuple[int, Exception]] = []
         self.transport = MemoryTransport(

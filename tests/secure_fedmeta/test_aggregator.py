@@ -13,8 +13,8 @@ from audit.merkle import leaf_hash, root_of
 from crypto.errors import SumAborted
 from crypto.secure_sum import Done, Ready
 from privacy.accountant import spend
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.exchange import MAX_REASONS, OTHER_REASONS
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.transport.memory import Delivery
 from tests.secure_fedmeta.federation import CLIENTS, POPULATION, Federation
 

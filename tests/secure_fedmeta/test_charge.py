@@ -13,9 +13,9 @@ from privacy.errors import BudgetExceeded, LedgerError
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
 from privacy.unit import Unit
-from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.charge import Charge, OwnLedger, Uncounted
 from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.training import RunResult, run
 from secure_fedmeta.vault import MemoryVault

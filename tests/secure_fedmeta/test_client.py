@@ -17,9 +17,9 @@ from crypto.errors import CryptoError, MessageRefused, OutOfOrder, TermsRefused
 from crypto.keys import Identity
 from privacy.rng import SecureRandom
 from privacy.unit import Unit
-from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.client import Client, contribution
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.setting import Setting
 from secure_fedmeta.transport.memory import Delivery
 from tests.crypto.harness import STEPS
@@ -247,9 +247,18 @@ def test_the_repr_holds_no_secret(federation: Federation) -> None:
     assert repr(client(federation)) == "Client(index=1, last=(0, 0))"
 
 
-def test_a_second_attempt_carries_fresh_noise(federation: Federation) -> None:
-    """The same model and the same units twice: sent twice with other noise, and charged once."""
-    last = 2 if federation.spy.name == "masking" else 0
+@pytest.mark.parametrize("seed", [None, 1], ids=["private", "seeded"])
+@pytest.mark.parametrize("protocol", ["masking", "plain"])
+def test_a_second_attempt_carries_fresh_noise(
+    tmp_path: Path, protocol: str, seed: int | None
+) -> None:
+    """The same model and the same units twice: sent twice with other noise, and charged once.
+
+    Under a seed, which is not private, the noise of a round is the same in every attempt.
+    """
+    changes = {"secure_sum.protocol": protocol, "secure_sum.allow_insecure": True}
+    federation = Federation(tmp_path, changes, seed=seed)
+    last = 2 if protocol == "masking" else 0
 
     def lose_vectors(delivery: Delivery) -> list[Delivery]:
         return [] if delivery.upload and delivery.sequence == last else [delivery]
@@ -258,7 +267,7 @@ def test_a_second_attempt_carries_fresh_noise(federation: Federation) -> None:
     assert isinstance(federation.round(1, attempt=1), Abort)
     assert isinstance(federation.round(1, attempt=2), Release)
     first, second = (federation.spy.vectors[1, attempt, 1] for attempt in (1, 2))
-    assert not np.array_equal(first, second)
+    assert np.array_equal(first, second) == (seed is not None)
     assert len(federation.events()) == 1
 
 

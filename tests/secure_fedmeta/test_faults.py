@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from audit.spend import SpendChecker
 from audit.verify import verify_log
 from privacy.rng import SecureRandom
-from secure_fedmeta.aggregator import Abort, Release
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.transport.memory import RandomFaults
 from tests.secure_fedmeta.federation import CLIENTS, Federation
 
@@ -61,7 +61,7 @@ def test_no_wire_gives_a_wrong_sum(
         delay=delay,
         duplicate=duplicate,
         tamper=tamper,
-        random=SecureRandom.from_key(seed),
+        random=lambda _: SecureRandom.from_key(seed),
     )
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(
@@ -75,7 +75,7 @@ def test_no_wire_gives_a_wrong_sum(
 
 def test_repeats_alone_cost_nothing(tmp_path: Path) -> None:
     always = RandomFaults(
-        drop=0, delay=0, duplicate=1, tamper=0, random=SecureRandom.from_key(bytes(32))
+        drop=0, delay=0, duplicate=1, tamper=0, random=lambda _: SecureRandom.from_key(bytes(32))
     )
     federation = Federation(tmp_path, faults=always)
     outcomes = run(federation)
@@ -87,7 +87,7 @@ def test_repeats_alone_cost_nothing(tmp_path: Path) -> None:
 def test_a_wire_that_never_delivers_in_time_aborts_uncharged(tmp_path: Path, kind: str) -> None:
     always = {"drop": 0.0, "delay": 0.0, "duplicate": 0.0, "tamper": 0.0, kind: 1.0}
     federation = Federation(
-        tmp_path, faults=RandomFaults(**always, random=SecureRandom.from_key(bytes(32)))
+        tmp_path, faults=RandomFaults(**always, random=lambda _: SecureRandom.from_key(bytes(32)))
     )
     outcomes = run(federation)
     check(federation, outcomes)
@@ -102,7 +102,7 @@ def test_the_faults_of_this_suite_reach_every_end(tmp_path: Path) -> None:
     for seed in range(40):
         faults = RandomFaults(
             drop=0.05, delay=0.02, duplicate=0.1, tamper=0.03,
-            random=SecureRandom.from_key(bytes(31) + bytes([seed])),
+            random=lambda _, seed=seed: SecureRandom.from_key(bytes(31) + bytes([seed])),
         )  # fmt: skip
         folder = tmp_path / str(seed)
         folder.mkdir()

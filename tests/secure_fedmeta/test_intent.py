@@ -16,9 +16,9 @@ from audit.note import Checkpoint, LogSigner
 from crypto.errors import Malformed, MessageRefused
 from crypto.secure_sum import IntentCheck, Ready, Terms
 from secure_fedmeta import intent
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.exchange import Intent
 from secure_fedmeta.intent import Evidence, LogWatch
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.transport.memory import Delivery, Faults
 from tests.secure_fedmeta.federation import CLIENTS, Federation
 

@@ -17,7 +17,6 @@ from privacy.accountant import Adversary, spend
 from privacy.errors import BudgetExceeded, LedgerUnavailable
 from privacy.ledger import Ledger
 from privacy.local import message_of
-from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.charge import OwnLedger
 from secure_fedmeta.cli_output import Show
 from secure_fedmeta.client import Client
@@ -25,6 +24,7 @@ from secure_fedmeta.config import parse_config
 from secure_fedmeta.console_progress import display
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.local_noise import IntegerDPOptimizer
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.planning import outlook_of, to_json
 from secure_fedmeta.training import run

@@ -14,9 +14,9 @@ import torch
 
 from crypto.errors import CryptoError, MessageRefused
 from crypto.secure_sum import SumOfficer, Terms
-from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.progress import Silent
 from secure_fedmeta.randomness import Randomness

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import CryptoError, MessageRefused
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.errors import FedmetaError, StateError
 from secure_fedmeta.messages import decode
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.party import Party
 from secure_fedmeta.transport.memory import Delivery
 from secure_fedmeta.vault import FILE, FileVault, MemoryVault

@@ -17,16 +17,17 @@ from crypto.envelope import AGGREGATOR, Heading, Step, seal
 from crypto.errors import CryptoError, MessageRefused, SumAborted
 from crypto.he_officer import HeOfficer
 from crypto.masking_messages import OpeningRequest
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.client import Client
 from secure_fedmeta.intent import Evidence
 from secure_fedmeta.messages import SumStep, decode, encode
 from secure_fedmeta.officer import Officer
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.party import Party
 from secure_fedmeta.party_state import PartyState
 from secure_fedmeta.vault import MemoryVault
 from tests.secure_fedmeta.federation import Federation
 from tests.secure_fedmeta.restarts import (
+    CHANGES,
     Recorder,
     Restarting,
     endpoint,
@@ -288,7 +289,7 @@ def test_recomputing_after_a_restart_would_show_the_difference_of_two_vectors(
 
     With fresh noise in each, the noise of the client averages out over many of them.
     """
-    federation = federation_at(tmp_path, "masking")
+    federation = Federation(tmp_path, CHANGES["masking"], seed=None)
     vault = MemoryVault()
     client, before, message = upload_state(federation, vault)
     uploads, vectors = [], []

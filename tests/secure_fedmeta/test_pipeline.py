@@ -12,8 +12,8 @@ from torch import nn
 
 import secure_fedmeta.registry
 from crypto.secure_sum import SECURE_SUMS
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.errors import ConfigError, DataError
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.tasks import ClientData, SourceInfo

@@ -17,7 +17,6 @@ from crypto.errors import MessageRefused
 from privacy.adaptive_clip import MAX_RATIO
 from privacy.extras import UNCLIPPED
 from privacy.rng import SecureRandom
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.assessed import Signal
 from secure_fedmeta.client import contribution
 from secure_fedmeta.config import Config
@@ -25,6 +24,7 @@ from secure_fedmeta.console import render_report
 from secure_fedmeta.errors import ConfigError
 from secure_fedmeta.losses import LOSSES
 from secure_fedmeta.messages import RoundOpen, decode, encode
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.simulation import CohortWork
 from secure_fedmeta.training import RunResult, run

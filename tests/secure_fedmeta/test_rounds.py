@@ -18,8 +18,8 @@ from audit.verify import Verified, verify_log
 from privacy.accountant import spend
 from privacy.errors import BudgetExceeded
 from privacy.ledger import Ledger
-from secure_fedmeta.aggregator import Abort, Release
 from secure_fedmeta.messages import RoundOpen, SumStep, decode, encode
+from secure_fedmeta.outcome import Abort, Release
 from secure_fedmeta.rounds import run_round
 from secure_fedmeta.transport import Traffic, Transport
 from secure_fedmeta.transport.memory import Delivery, no_faults
@@ -109,6 +109,9 @@ class Spying:
     @property
     def traffic(self) -> Mapping[int, Traffic]:
         return self._federation.transport.traffic
+
+    def begin(self, round_index: int) -> None:
+        self._federation.transport.begin(round_index)
 
     def send(self, messages: Mapping[int, bytes]) -> None:
         kinds = {type(decode(message)) for message in messages.values()}

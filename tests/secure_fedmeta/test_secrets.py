@@ -14,7 +14,7 @@ import secure_fedmeta.training
 from privacy.rng import SecureRandom
 from secure_fedmeta.errors import StateError
 from secure_fedmeta.pipeline import Parties
-from secure_fedmeta.randomness import Randomness
+from secure_fedmeta.randomness import Founding, Randomness
 from secure_fedmeta.training import RunResult, run
 from tests.secure_fedmeta.federation import CLIENTS, tiny
 
@@ -29,14 +29,16 @@ class Remembering(Randomness):
         type(self).drawn = {}
 
     def stream(self, label: str) -> Callable[[int], bytes]:
-        inner = super().stream(label)
+        return remembering(label, super().stream(label))
 
-        def draw(count: int) -> bytes:
-            value = inner(count)
-            type(self).drawn.setdefault(label, []).append(value)
-            return value
 
-        return draw
+def remembering(label: str, inner: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    def draw(count: int) -> bytes:
+        value = inner(count)
+        Remembering.drawn.setdefault(label, []).append(value)
+        return value
+
+    return draw
 
 
 @pytest.fixture
@@ -44,7 +46,13 @@ def result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> RunResult:
     monkeypatch.setattr(secure_fedmeta.training, "Randomness", Remembering)
-    key_generator = SecureRandom.__init__
+    key_generator, founding = SecureRandom.__init__, Founding.stream
+
+    def remember_secret(self: Founding, label: str) -> Callable[[int], bytes]:
+        Remembering.drawn.setdefault("kept", []).append(self.reveal())
+        return remembering(label, founding(self, label))
+
+    monkeypatch.setattr(Founding, "stream", remember_secret)
 
     def remember_key(self: SecureRandom, key: bytes, *, reproducible: bool) -> None:
         Remembering.drawn.setdefault("noise", []).append(key)
@@ -67,7 +75,7 @@ def test_no_secret_is_written_to_the_run_directory_or_logged(
     result: RunResult, state_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawn = Remembering.drawn
-    assert {"aggregator", "client/client-000", "noise", "salts"} <= drawn.keys()
+    assert {"aggregator", "client/client-000", "kept", "noise", "salts"} <= drawn.keys()
     assert len(drawn["noise"]) > CLIENTS
     secrets = [s for values in drawn.values() for s in values]
     secrets.append((state_dir / "log-signing.key").read_bytes())

@@ -20,7 +20,7 @@ PLAIN = Delivery(1, True, 0, bytes(8))
 
 def faults(key: bytes = bytes(32), **chances: float) -> RandomFaults:
     every = {"drop": 0.0, "delay": 0.0, "duplicate": 0.0, "tamper": 0.0}
-    return RandomFaults(**{**every, **chances}, random=SecureRandom.from_key(key))
+    return RandomFaults(**{**every, **chances}, random=lambda _: SecureRandom.from_key(key))
 
 
 def changed_bytes(delivery: Delivery) -> int:

@@ -13,9 +13,9 @@ from privacy.accountant import spend
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
 from privacy.unit import Unit
-from secure_fedmeta.aggregator import Release
 from secure_fedmeta.charge import OwnLedger
 from secure_fedmeta.errors import ConfigError
+from secure_fedmeta.outcome import Release
 from secure_fedmeta.pipeline import assemble
 from secure_fedmeta.training import run
 from secure_fedmeta.vault import MemoryVault

@@ -1,0 +1,68 @@
+"""Pictures of a page: kept by the tests for whoever looks, and made for the documentation.
+
+    python -m tests.browser.screenshots RUN docs/images
+
+writes report-light.png and report-dark.png of the run's report.html.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from tests.browser.chromium import Look, running
+from tests.browser.inspection import Inspection
+
+FOLDER = "FEDMETA_SCREENSHOTS"
+"""Names the folder that the tests keep their pictures in."""
+
+TOP = 1500
+"""Rows of pixels of a picture for the documentation: the page's beginning."""
+
+
+def folder() -> Path:
+    """Where the tests keep their pictures: one folder for all runs, replaced by the next."""
+    named = os.environ.get(FOLDER)
+    return Path(named or Path(tempfile.gettempdir()) / f"fedmeta-screenshots-{os.getuid()}")
+
+
+def keep(found: Inspection, into: Path) -> None:
+    """Write every look as PNG, the paper as PDF and the advice, where there is any."""
+    into.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for look, picture in found.screenshots.items():
+        (into / f"{look}.png").write_bytes(picture)
+    (into / "paper.pdf").write_bytes(found.pdf)
+    (into / "advice.txt").write_text("\n".join(sorted(found.advice)))
+
+
+def for_documentation(report: Path, into: Path) -> list[Path]:
+    """Write the beginning of the page, light and dark, in few colours; the files."""
+    into.mkdir(parents=True, exist_ok=True)
+    written = []
+    with running() as browser:
+        page = browser.page()
+        page.open(report.resolve().as_uri())
+        for scheme in ("light", "dark"):
+            page.look(Look(scheme, 1000))
+            picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
+            picture = picture.crop((0, 0, picture.width, min(picture.height, TOP)))
+            path = into / f"report-{scheme}.png"
+            picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+            written.append(path)
+    return written
+
+
+def main() -> None:
+    """Entry point of `make screenshots`."""
+    run, into = (Path(word) for word in sys.argv[1:])
+    for path in for_documentation(run / "report.html", into):
+        print(f"{path}  {path.stat().st_size} bytes")  # noqa: T201  what was written
+
+
+if __name__ == "__main__":
+    main()
