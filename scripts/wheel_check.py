@@ -1,7 +1,8 @@
 """Build the wheel, look inside, install it in a fresh environment and use it outside the clone.
 
 Fails unless the wheel holds exactly the four packages with data, templates and py.typed, and
-unless `fedmeta init credit && fedmeta run && fedmeta verify runs/latest` works from it.
+unless `fedmeta init credit && fedmeta run && fedmeta verify runs/latest` works from it, and renders
+the same report again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ NEEDED = {
     "secure_fedmeta/data/PROVENANCE.md",
     "secure_fedmeta/data/shakespeare.csv.gz",
     "secure_fedmeta/data/vowels.csv.gz",
+    "secure_fedmeta/reporting/templates/report.css",
+    "secure_fedmeta/reporting/templates/report.html.j2",
+    "secure_fedmeta/reporting/templates/report.md.j2",
     "privacy/ledger_migrations/versions/0002_limits.py",
     "secure_fedmeta/templates/credit.toml",
     "secure_fedmeta/templates/shakespeare.toml",
@@ -73,6 +77,9 @@ def use(wheel: Path, folder: Path) -> None:
     call([fedmeta, "init", "credit"], cwd=outside)
     call([fedmeta, "run"], cwd=outside)
     call([fedmeta, "verify", "runs/latest"], cwd=outside)
+    call([fedmeta, "report", "runs/latest", "--html", "again.html"], cwd=outside)
+    if (outside / "again.html").read_bytes() != (outside / "runs/latest/report.html").read_bytes():
+        sys.exit("the report rendered again is not the one that the run left")
     call([fedmeta, "ledger", "show"], cwd=outside)
 
 

@@ -26,7 +26,7 @@ from secure_fedmeta.cli_output import (
     show,
     stopped_once,
 )
-from secure_fedmeta.cli_run import run, show_report
+from secure_fedmeta.cli_run import run, show_report, with_size
 from secure_fedmeta.cli_tune import tune
 
 if TYPE_CHECKING:
@@ -84,11 +84,18 @@ def verify(
 @app.command()
 def report(
     run_directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    html: Annotated[Path | None, typer.Option(help="Render the page anew, into this file.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Render it as Markdown, into this file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the report of a finished run."""
+    """Show the report of a finished run, or render its page anew with a later assessment."""
+    from secure_fedmeta.reporting import HTML, MARKDOWN, render_again
     from secure_fedmeta.results import read_assessment, read_report
 
+    targets = {HTML: html, MARKDOWN: markdown}
+    render_again(run_directory, {form: path for form, path in targets.items() if path is not None})
     found = read_report(run_directory)
     assessment = read_assessment(run_directory)
     if assessment is not None:
@@ -97,6 +104,8 @@ def report(
         print(json.dumps(found))
     else:
         show_report(run_directory, found)
+        for path in (path for path in targets.values() if path is not None):
+            print(f"Rendered: {with_size(path)}")
 
 
 @app.command()

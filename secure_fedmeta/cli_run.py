@@ -114,8 +114,16 @@ def _refuse_beside_resume(config: Path | None, overrides: list[str] | None) -> N
 def show_report(directory: Path, found: dict[str, Any]) -> None:
     """Print a run's closing tables."""
     from secure_fedmeta.console import render_report
+    from secure_fedmeta.reporting import HTML
 
     show(render_report(directory, found))
+    if (page := directory / HTML).is_file():
+        print(f"Report: {with_size(page)}")
+
+
+def with_size(path: Path) -> str:
+    """A file and its size."""
+    return f"{path} ({path.stat().st_size / 1000:,.0f} kB)"
 
 
 def _only_config(folder: Path) -> Path:

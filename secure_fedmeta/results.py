@@ -22,6 +22,8 @@ from secure_fedmeta.errors import RunDirectoryError
 from secure_fedmeta.evaluation import Interval, Scores
 from secure_fedmeta.pipeline import Parts
 from secure_fedmeta.plots import plot_epsilon, plot_held_out
+from secure_fedmeta.run_facts import surroundings, trained
+from secure_fedmeta.spread import ALONE, harm, spread
 from secure_fedmeta.tasks import SourceInfo
 from secure_fedmeta.transport import Traffic
 from secure_fedmeta.unprotected import UNPROTECTED
@@ -71,6 +73,7 @@ def report(
         "name": parts.config.name,
         "status": status,
         "not_private": not private,
+        "trained": trained(parts),
         "notes": [
             *notes,
             *_not_learned(parts),
@@ -115,7 +118,13 @@ def report(
             **(_counts(info) if info.public else {}),
         },
         "seconds": {"training": round(seconds, 3)},
-        "audit": {"vkey": vkey, "size": log.size, "root": log.root.hex()},
+        "environment": surroundings(parts),
+        "audit": {
+            "origin": vkey.partition("+")[0],
+            "vkey": vkey,
+            "size": log.size,
+            "root": log.root.hex(),
+        },
     }
 
 
@@ -213,7 +222,12 @@ def _held_out(
             "mean": finite(interval.mean),
             "ci95": finite(interval.ci95),
             "per_client": {client: finite(value) for client, value in scores.items()},
+            **spread(info.metric, scores),
         }
+        if arm not in ALONE:
+            table[arm]["harm"] = {
+                alone: harm(info.metric, scores, arms[alone] or {}) for alone in ALONE
+            }
         if info.public:  # how many draws a client has tells how many users it holds
             table[arm]["per_draw"] = {
                 client: [finite(value) for value in draws]

@@ -30,6 +30,7 @@ from secure_fedmeta.pipeline import Parts, assemble, found_parties
 from secure_fedmeta.progress import Instrument, Progress, Silent
 from secure_fedmeta.randomness import Founding, Randomness, Streams
 from secure_fedmeta.remains import Remains, facts_of
+from secure_fedmeta.reporting import write_reports
 from secure_fedmeta.results import CONFIG, METRICS, MODEL, REPORT, draw_curves, write_json
 from secure_fedmeta.resumption import Found, Start
 from secure_fedmeta.run_log import now, pin, reopened_log, started_log
@@ -233,7 +234,8 @@ def _finish(
         progress.stage("writing the report")
         write_json(workspace.path / REPORT, found)
         draw_curves(workspace.plots, training.records, found)
-        names = (CONFIG, METRICS, MODEL, REPORT)
+        written = write_reports(workspace.path, found, training.records)
+        names = (CONFIG, METRICS, MODEL, REPORT, *written)
         log.append("report-exported", {"files": {n: _digest(workspace.path / n) for n in names}})
         pin(workspace, signer, log)
     _forget(workspace)

@@ -327,7 +327,9 @@ def named(page: Path, title: str) -> set[str]:
 def test_every_field_of_a_report_is_explained(ran: dict[Path, dict[str, Any]]) -> None:
     page = ROOT / "docs" / "read-the-report.md"
     found = ran[ROOT / "README.md"]["result"].report
-    data = frozenset({"per_client", "per_draw", "not_run", "excluded", "clipped", "missing"})
+    data = frozenset(
+        {"per_client", "per_draw", "network", "not_run", "excluded", "clipped", "missing"}
+    )
     plain = {key for key, value in found.items() if not isinstance(value, dict)}
     assert plain - named(page, "The run") == set()
     for key in found.keys() - plain:

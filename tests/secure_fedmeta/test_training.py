@@ -68,7 +68,8 @@ def test_what_a_run_leaves_behind(finished: RunResult) -> None:
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert files == {
         "audit/checkpoint", "audit/leaves", "audit/log.jsonl", "config.toml", "metrics.jsonl",
-        "model.safetensors", "plots/epsilon.svg", "plots/loss.svg", "report.json",
+        "model.safetensors", "plots/epsilon.svg", "plots/loss.svg", "report.html", "report.json",
+        "report.md",
     }  # fmt: skip
     assert (directory.parent / "latest").resolve() == directory.resolve()
     assert load_config(directory / "config.toml") == tiny()
@@ -89,7 +90,10 @@ def test_the_log_tells_the_run(finished: RunResult) -> None:
     (exported,) = bodies(finished, "report-exported")
     for name, digest in exported["files"].items():
         assert hashlib.sha256((finished.directory / name).read_bytes()).hexdigest() == digest
-    assert len(exported["files"]) == 4
+    assert set(exported["files"]) == {
+        "config.toml", "metrics.jsonl", "model.safetensors",
+        "report.json", "report.html", "report.md",
+    }  # fmt: skip
 
 
 def test_the_metrics_of_every_round(finished: RunResult) -> None:

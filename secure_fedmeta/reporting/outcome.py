@@ -1,0 +1,371 @@
+"""What was trained for whom, and what it was worth to clients that never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from secure_fedmeta.reporting import figures
+from secure_fedmeta.reporting.blocks import (
+    Banner,
+    Block,
+    Facts,
+    Grid,
+    Key,
+    Keys,
+    Prose,
+    Section,
+    Subheading,
+)
+from secure_fedmeta.reporting.text import (
+    ARMS,
+    LOWER_IS_BETTER,
+    METRICS,
+    PROTECTED,
+    count,
+    epsilon,
+    interval,
+    listed,
+    percent,
+    plain,
+    score,
+    sentence,
+    signed,
+    words,
+)
+
+MOST_CLIENTS: Final = 24
+"""Held-out clients that are shown one by one; of more, the worst and the best half of as many."""
+_ALONE = {
+    "local_k": "alone on the same k examples",
+    "local_all": "alone on all its own examples",
+}
+_STATUS = {
+    "budget": (
+        "Ended by the budget",
+        "The grant did not afford a further round. The model is that of the rounds released.",
+    ),
+    "aborted": (
+        "Aborted",
+        "The run ended because rounds could not complete. Do not take its model for trained.",
+    ),
+}
+
+
+def banners(report: Mapping[str, Any]) -> Iterator[Banner]:
+    """What must be known before any figure is read."""
+    if report["not_private"]:
+        yield Banner(
+            "Not private",
+            "All secrets of this run follow from one seed in its config. Whoever knows the seed "
+            "can take the noise off: no privacy figure below holds.",
+        )
+    if not report["secure_sum"]["capabilities"]["hides_updates"]:
+        yield Banner(
+            "Insecure protocol",
+            f"The sum {plain(report['secure_sum']['protocol'])} showed the aggregator every single "
+            "update. No epsilon is claimed against it, alone or with colluding clients.",
+        )
+    if report["status"] in _STATUS:
+        yield Banner(*_STATUS[report["status"]])
+    if report["privacy"]["within_grant"] is False:
+        yield Banner(
+            "Budget exceeded",
+            "What the population was charged is more than it was granted.",
+        )
+    planted = (report.get("assessment") or {}).get("planted")
+    if planted is not None:
+        yield Banner(
+            "Planted bug in the assessment",
+            f"The assessed copy had a bug put in on purpose: {plain(planted)}.",
+        )
+    elif (report.get("assessment") or {}).get("passed") is False:
+        yield Banner("Assessment failed", "The pipeline did not do what its plan says: see there.")
+
+
+def holds(report: Mapping[str, Any]) -> bool:
+    """Whether the claim against the worst budgeted adversary is a bound at all."""
+    hidden = report["secure_sum"]["capabilities"]["hides_updates"]
+    return bool(hidden and not report["not_private"])
+
+
+def glance(report: Mapping[str, Any]) -> Section:
+    """The four figures that a decision starts from."""
+    privacy, held_out, rounds = report["privacy"], report["held_out"], report["rounds"]
+    granted, metric = privacy["granted_epsilon"], held_out["metric"]
+    spent = epsilon(privacy["spent_epsilon"]) if holds(report) else "no bound"
+    limit = "no grant" if granted is None else f"of {granted:g} granted"
+    keys = [
+        Key(
+            "Epsilon spent",
+            spent,
+            f"{limit}; for one {privacy['unit']}, delta {privacy['delta']:g}, against the worst "
+            "adversary that the budget limits",
+        ),
+        Key(
+            "Rounds released",
+            f"{rounds['completed']:,} of {rounds['planned']:,}",
+            f"{rounds['aborted']:,} aborted; status: {plain(report['status'])}",
+        ),
+    ]
+    meta, alone = held_out["meta"], held_out["local_k"]
+    if meta:
+        beside = f"; {score(alone['mean'])} alone on the same k" if alone else ""
+        keys.append(
+            Key(
+                f"Held-out {METRICS.get(metric, metric)}",
+                score(meta["mean"]),
+                f"{interval(meta)}, adapted on k = {held_out['support']}{beside}",
+            )
+        )
+        found = meta["harm"]["local_k"]
+        keys.append(
+            Key(
+                "Clients harmed by joining",
+                f"{found['harmed']:,} of {found['compared']:,}",
+                f"against being {_ALONE['local_k']}; {_harmed(meta['harm']['local_all'])} against "
+                f"being {_ALONE['local_all']}",
+            )
+        )
+    return Section("glance", "At a glance", [Keys(keys), *_notes(report)])
+
+
+def _harmed(found: Mapping[str, Any]) -> str:
+    return f"{found['harmed']:,} of {found['compared']:,}"
+
+
+def _notes(report: Mapping[str, Any]) -> Iterator[Block]:
+    for note in report["notes"][:20]:
+        yield Prose(f"Note: {sentence(note)}")
+    if len(report["notes"]) > 20:
+        yield Prose(f"And {len(report['notes']) - 20:,} more notes; report.json has them all.")
+
+
+def trained(report: Mapping[str, Any]) -> Section:
+    """What was trained, by whom and for whom, in plain words."""
+    found, data, privacy = report["trained"], report["data"], report["privacy"]
+    shared, held_out, plan = report["shared"], report["held_out"], privacy["plan"]
+    trainers = data["training_clients"]
+    lead = (
+        f"{count(len(trainers), 'client')} trained one model together, without showing their data: "
+        f"a starting point that a new client adapts to itself with {found['support']} examples. "
+        "Each round a client sends one masked, noisy vector; only their sum is opened."
+    )
+    rows = [
+        ("Clients that trained", f"{len(trainers):,}: {listed(trainers)}"),
+        (
+            "Clients held out",
+            (
+                f"{len(held_out['clients']):,}: {listed(held_out['clients'])}. They never trained; "
+                "the scores below are theirs."
+            ),
+        ),
+        ("Data", _data(data, found)),
+        ("Task", f"{found['support']} examples to adapt on, {found['query']} to be judged on"),
+        (
+            "Learner",
+            (
+                f"{plain(found['learner'])}: {count(found['inner_steps'], 'inner step')} of size "
+                f"{found['inner_lr']:g}; server: {plain(found['server'])}; "
+                f"loss: {words(found['loss'])}"
+            ),
+        ),
+        (
+            "What is shared",
+            (
+                f"{count(shared['coordinates'], 'number')} per round: {shared['parameters']:,} of "
+                f"the network, {shared['learned_rates']:,} learned rates; "
+                f"{shared['frozen_parameters']:,} parameters stay at their public start"
+            ),
+        ),
+        ("Network", listed([f"{n} {'×'.join(map(str, s))}" for n, s in found["network"].items()])),
+        ("Unit of privacy", sentence(privacy["unit_in_words"])),
+        (
+            "Rounds",
+            (
+                f"{plan['rounds']:,} planned; at least {plan['min_survivors']:,} of "
+                f"{plan['clients']:,} clients in each sum"
+            ),
+        ),
+    ]
+    return Section(
+        "trained", "What was trained, and for whom", [Prose(lead, lead=True), Facts(rows)]
+    )
+
+
+def _data(data: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    if not data["public"]:
+        return f"Source {plain(data['source'])}. Not public: no counts of it leave the clients."
+    origin = f"{sentence(found['provenance'])} Licence: {plain(found['licence'])}."
+    return (
+        f"Source {plain(data['source'])}, declared public: {count(data['rows'], 'record')} in "
+        f"{count(data['tasks'], 'task')}. {origin if found['provenance'] else ''}"
+    )
+
+
+def held_out(report: Mapping[str, Any]) -> Section:
+    """The closing table, who was harmed, and the clients one by one."""
+    found = report["held_out"]
+    metric = found["metric"]
+    better = "less is better" if metric in LOWER_IS_BETTER else "more is better"
+    lead = (
+        f"Scores are {METRICS.get(metric, plain(metric))} ({better}) of clients that never "
+        f"trained; k = {found['support']}. Every way to get a model sees the same examples. These "
+        "scores carry no noise: they say something about the held-out clients."
+    )
+    blocks: list[Block] = [Prose(lead, lead=True), _arms(found)]
+    if found["meta"]:
+        blocks += [*_harm(found), Subheading("Client by client"), *_clients(found)]
+    return Section("held-out", "What it is worth to clients that never trained", blocks)
+
+
+def _arms(found: Mapping[str, Any]) -> Grid:
+    rows = []
+    for arm, label in ARMS.items():
+        one = found[arm]
+        if one is None:
+            why = sentence(found["not_run"].get(arm, "not run"))
+            rows.append((label, "none", why, "", "", ""))
+            continue
+        low, high = one["quantiles"]["lowest"], one["quantiles"]["highest"]
+        rows.append(
+            (
+                label,
+                score(one["mean"]),
+                interval(one),
+                score(one["worst_decile"]["mean"]),
+                score(one["quantiles"]["median"]),
+                f"{score(low)} to {score(high)}",
+            )
+        )
+    tail = next((found[arm]["worst_decile"]["clients"] for arm in ARMS if found[arm]), 0)
+    return Grid(
+        caption=f"Held-out clients ({len(found['clients']):,})",
+        head=("model", "mean", "95 % interval", "worst tenth", "median", "range"),
+        rows=rows,
+        note=(
+            "The interval treats clients as a sample; it says nothing about other noise or other "
+            f"initial weights. Worst tenth: the mean of the worst {count(tail, 'client')}. "
+            "Alone on all own examples is cross-validated."
+        ),
+    )
+
+
+def _harm(found: Mapping[str, Any]) -> Iterator[Block]:
+    rows = []
+    for arm in ("meta", "no_adaptation", "fedavg_ft"):
+        if not found[arm]:
+            continue
+        for alone in _ALONE:
+            one = found[arm]["harm"][alone]
+            width = "" if one["gain_ci95"] is None else f" ± {one['gain_ci95']:.3f}"
+            rows.append(
+                (
+                    ARMS[arm],
+                    ARMS[alone],
+                    f"{one['harmed']:,} of {one['compared']:,}",
+                    percent(one["share"]),
+                    signed(one["gain"]) + width,
+                    score(one["largest_loss"]),
+                )
+            )
+    yield Grid(
+        caption="Clients harmed by joining",
+        head=("with the model of the federation", "against", "harmed", "share", "mean gain",
+              "largest loss"),
+        rows=rows,
+        words=frozenset({0, 1}),
+        note=(
+            "A client is harmed where its score is worse than what it reaches without anybody "
+            "else, by however little. Gains are client by client, positive where joining is "
+            "better, with the 95 % interval of their mean. The largest loss is that of the client "
+            "that loses most."
+        ),
+    )  # fmt: skip
+
+
+def _clients(found: Mapping[str, Any]) -> Iterator[Block]:
+    meta, alone, every = (_scores(found, arm) for arm in ("meta", "local_k", "local_all"))
+    sign = -1.0 if found["metric"] in LOWER_IS_BETTER else 1.0
+
+    def gain(client: str, other: Mapping[str, float | None]) -> float | None:
+        own, theirs = meta.get(client), other.get(client)
+        return None if own is None or theirs is None else sign * (own - theirs)
+
+    def order(client: str) -> tuple[int, float, str]:
+        own = gain(client, alone)
+        return (1, own, client) if own is not None else (0, 0.0, client)
+
+    ranked = sorted(meta, key=order)
+    half = MOST_CLIENTS // 2
+    shown = ranked if len(ranked) <= MOST_CLIENTS else [*ranked[:half], *ranked[-half:]]
+    plainly = _scores(found, "no_adaptation")
+    data = Grid(
+        caption="Scores of held-out clients",
+        head=("client", "adapted", "as it is", "alone, k", "alone, all", "gain over k",
+              "gain over all"),
+        rows=[
+            (
+                plain(client),
+                *(score(one.get(client)) for one in (meta, plainly, alone, every)),
+                signed(gain(client, alone)),
+                signed(gain(client, every)),
+            )
+            for client in shown
+        ],
+        note=_which(len(ranked), half),
+    )  # fmt: skip
+    figure = figures.dots(shown, found, data)
+    yield data if figure is None else figure
+
+
+def _which(clients: int, half: int) -> str:
+    order = "Ordered by the gain of joining over being alone on the same k examples, worst first."
+    if clients <= MOST_CLIENTS:
+        return order
+    return (
+        f"{order} The {half} that gain least and the {half} that gain most of {clients:,}; "
+        "report.json has all."
+    )
+
+
+def _scores(found: Mapping[str, Any], arm: str) -> Mapping[str, float | None]:
+    return found[arm]["per_client"] if found[arm] else {}
+
+
+def curves(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Section:
+    """Score and losses over rounds: which, whose, and whether they are protected."""
+    found = report["held_out"]
+    blocks: list[Block] = []
+    curve = figures.held_out_curve(records, found["metric"], len(found["clients"]))
+    if curve is not None:
+        public = report["data"]["public"]
+        blocks += [
+            Prose(
+                f"The score of a round is the mean {METRICS.get(found['metric'], 'score')} of the "
+                "held-out clients, who never train. It is not protected: it carries no noise and "
+                "is not charged"
+                + (", which is harmless here because the data are declared public." if public
+                   else ". The held-out clients must have agreed to that.")
+            ),
+            curve,
+        ]  # fmt: skip
+    protected = [figures.protected_curve(records, name, label) for name, label in PROTECTED.items()]
+    if any(one is not None for one in protected):
+        blocks.append(
+            Prose(
+                "What follows is of the training clients' own tasks. It is protected: summed "
+                "inside the secure sum under the noise of the vectors, and part of the claim."
+            )
+        )
+        blocks += [one for one in protected if one is not None]
+    else:
+        blocks.append(
+            Prose(
+                "No loss of the training clients was released; privacy.metrics would release "
+                "protected ones."
+            )
+        )
+    if curve is None:
+        blocks.insert(0, Prose("No round was scored on held-out clients."))
+    return Section("curves", "Scores and losses over rounds", blocks)
