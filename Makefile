@@ -9,7 +9,7 @@ BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
 BROWSER := $(VENV)/browser
 
-.PHONY: demo test test-slow lint mutants wheel-check bench results install clean postgres browser screenshots
+.PHONY: demo test test-slow lint mutants wheel-check bench results recording install clean postgres browser screenshots
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -93,6 +93,10 @@ mutants: $(DEV)
 
 wheel-check: $(DEV)
 	$(BIN)/python scripts/wheel_check.py
+
+# Runs the demo in a terminal of 100 columns; writes what it showed into README.md and docs/images.
+recording: $(DEV)
+	$(BIN)/python -m scripts.recording
 
 # Every example with every algorithm and kind of noise, in short; writes docs/results.md.
 results: $(RUN)
