@@ -31,6 +31,10 @@ COLUMNS, LINES, HISTORY = 100, 50, 2000
 BEGIN, END = "<!-- recorded by `make recording` -->", "<!-- end of the recording -->"
 EXAMPLE = "examples/credit.toml"
 CURVES = ("loss.svg", "epsilon.svg")
+COMMANDS: tuple[tuple[tuple[str, ...], str | None], ...] = (
+    (("run", EXAMPLE), r"2\d of 40"),
+    (("verify", "runs/latest"), None),
+)
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,18 @@ class Recording:
 
 
 def record(
-    words: Sequence[str], *, folder: Path, environment: dict[str, str], halfway: str | None = None
+    words: Sequence[str],
+    *,
+    command: str,
+    folder: Path,
+    environment: dict[str, str],
+    halfway: str | None = None,
 ) -> Recording:
-    """Run `fedmeta` with these words in a terminal.
+    """Run a program in a terminal.
 
     Args:
-        words: arguments of the program.
+        words: program and arguments.
+        command: the same as a user types it.
         folder: where it runs.
         environment: its environment, but for what describes the terminal.
         halfway: a regular expression; the first screen on which it is found is kept.
@@ -66,7 +76,7 @@ def record(
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "secure_fedmeta.cli", *words],
+        words,
         cwd=folder,
         env={**environment, "TERM": "xterm-256color"},
         stdin=inner,
@@ -83,7 +93,7 @@ def record(
     os.close(outer)
     above = ["".join(line[x].data for x in range(COLUMNS)) for line in screen.history.top]
     final = _trimmed([*above, *screen.display])
-    return Recording(" ".join(["fedmeta", *words]), middle, final, process.wait())
+    return Recording(command, middle, final, process.wait())
 
 
 def _read(terminal: int) -> bytes | None:
@@ -124,11 +134,14 @@ def main() -> None:
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "CI")}
         environment |= {"FEDMETA_STATE_DIR": str(folder / "state"), "PYTHONPATH": str(ROOT)}
         recordings = [
-            record(words, folder=folder, environment=environment, halfway=halfway)
-            for words, halfway in (
-                (("run", EXAMPLE), r"2\d of 40"),
-                (("verify", "runs/latest"), None),
+            record(
+                [sys.executable, "-m", "secure_fedmeta.cli", *words],
+                command=" ".join(["fedmeta", *words]),
+                folder=folder,
+                environment=environment,
+                halfway=halfway,
             )
+            for words, halfway in COMMANDS
         ]
         for one in recordings:
             if one.code != 0:
