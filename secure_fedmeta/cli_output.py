@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
+import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 READER_GONE: Final = 141
 """Exit code where whoever reads the output has gone: what a shell shows for SIGPIPE."""
+GRACE_SECONDS: Final = 10.0
+"""How long signals are not heard after one that was."""
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEPT: Final = {
     "run": "what the log and the ledger acknowledged is kept",
@@ -112,24 +117,34 @@ def leave_quietly() -> None:
 
 
 @contextmanager
-def stopped_once() -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; later ones change nothing.
+def stopped_once(clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, once in GRACE_SECONDS.
 
     So what is done after the first, such as signing the log and giving the terminal back, is done
-    whole. A signal that is ignored, as under nohup, stays ignored.
+    whole. One that comes later interrupts again: an exception can be lost in a finalizer. After the
+    first nothing is logged, since libraries log that they were interrupted. A signal that is
+    ignored, as under nohup, stays ignored.
+
+    Args:
+        clock: seconds that only grow.
     """
+    last = -math.inf
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
         del number, frame
-        for one in handled:
-            signal.signal(one, signal.SIG_IGN)
+        if clock() - last < GRACE_SECONDS:
+            return
+        last = clock()
+        logging.disable()
         raise KeyboardInterrupt
 
     handled = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
-    before = [signal.signal(one, stop) for one in handled]
+    before, logged = [signal.signal(one, stop) for one in handled], logging.root.manager.disable
     try:
         yield
     finally:
+        logging.disable(logged)
         for one, handler in zip(handled, before, strict=True):
             signal.signal(one, handler)
 

@@ -112,7 +112,7 @@ class Seen:
             return None
         rounds = "round" if self.left == 1 else "rounds"
         many = "none" if self.affordable == 0 else f"only {self.affordable}"
-        return f"the grants allow {many} of the {self.left} {rounds} that are left"
+        return f"the grants allow {many} of the {self.left} {rounds} left"
 
     def start(self, facts: Started) -> None:
         """The run begins, or goes on after the rounds that it has records of."""

@@ -2,80 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tomli_w
 
 from privacy.errors import BudgetExceeded
-from secure_fedmeta import cli
 from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.tasks import SOURCES
 from secure_fedmeta.tasks.shipped import ShippedFile
-from tests.secure_fedmeta.federation import default_ledger, settings
-
-FEDMETA = Path(sys.executable).with_name("fedmeta")
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    @property
-    def message(self) -> str:
-        """The one line of an expected error."""
-        lines = [line for line in self.err.splitlines() if line.startswith("fedmeta: ")]
-        assert len(lines) == 1, self.err
-        return lines[0].removeprefix("fedmeta: ")
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "work"
-    path.mkdir()
-    monkeypatch.chdir(path)
-    return path
-
-
-@pytest.fixture
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run `fedmeta` in this process, through the real entry point."""
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fedmeta", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
-def write(folder: Path, changes: Mapping[str, object] | None = None, name: str = "c.toml") -> str:
-    path = folder / name
-    path.write_text(tomli_w.dumps(settings({"training.rounds": 2, **(changes or {})})))
-    return str(path)
+from tests.secure_fedmeta.commands import Call, write
+from tests.secure_fedmeta.federation import default_ledger
 
 
 def grant(epsilon: float) -> None:
@@ -329,28 +269,6 @@ def test_a_budget_error_that_nobody_caught_is_a_failed_check(
     assert (ended.code, ended.message) == (1, "over")
 
 
-def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(FEDMETA), *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        # A job in the background of a shell ignores SIGINT, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def test_the_installed_command(folder: Path) -> None:
-    """The process itself: exit code, one message, no traceback, nothing on stdout."""
-    process = start(["run", write(folder, {"learner.algorithm": "mamlx"})], folder)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (2, "")
-    assert "Traceback" not in err
-    assert "Did you mean 'maml'?" in err
-
-
 def test_help_loads_nothing_heavy(folder: Path) -> None:
     """Quick because torch and its like are not imported; time itself depends on the machine."""
     code = (
@@ -367,31 +285,3 @@ def test_help_loads_nothing_heavy(folder: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     for command in ("run", "verify", "report", "init", "datasets"):
         assert command in ended.stdout
-
-
-def test_an_interrupted_run_keeps_what_was_acknowledged(folder: Path) -> None:
-    process = start(["run", write(folder, {"training.rounds": 5000})], folder)
-    try:
-        logs: list[Path] = []
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and process.poll() is None:
-            logs = list(folder.glob("runs/*/audit/log.jsonl"))
-            if logs and logs[0].read_bytes().count(b"round-release") >= 2:
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.communicate()
-    assert (process.returncode, out) == (3, "")
-    assert "fedmeta: interrupted; what the log and the ledger acknowledged is kept" in err
-    assert "Traceback" not in err
-    (log,) = logs
-    checked = start(["verify", str(log.parent.parent)], folder)
-    out, _ = checked.communicate(timeout=60)
-    assert checked.returncode == 0, out
-    released = int(next(line for line in out.splitlines() if "released" in line).split()[1])
-    assert released >= 2
-    (population,) = (f"run/{log.parent.parent.name}",)
-    assert len(default_ledger().events(population)) >= released
