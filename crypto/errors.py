@@ -34,6 +34,10 @@ class StateRefused(CryptoError):
     """
 
 
+class LockRefused(CryptoError):
+    """A locked file that the given key does not open, that was changed, or of a newer version."""
+
+
 class OutOfOrder(CryptoError):
     """A call that the state of this party does not allow; nothing was changed."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secure_fedmeta.cli_agent import act, agent_app, examples, personalize
 from secure_fedmeta.cli_compare import compare
 from secure_fedmeta.cli_data import check
 from secure_fedmeta.cli_ledger import ledger_app
@@ -48,6 +49,10 @@ app.command()(run)
 app.command()(tune)
 app.command()(check)
 app.command()(compare)
+app.command()(personalize)
+app.command()(act)
+app.command()(examples)
+app.add_typer(agent_app, name="agent")
 
 
 @app.command()

@@ -54,6 +54,10 @@ class NothingBegun(RunDirectoryError):
     """A run that was cut off before its first round could begin; nothing of it was charged."""
 
 
+class AgentError(FedmetaError):
+    """A personal agent, or its file, cannot do what was asked."""
+
+
 class StateError(FedmetaError):
     """The state directory, which holds keys, pins and the ledger, cannot be used as it is."""
 

@@ -194,6 +194,17 @@ class Evaluation:
             for split, own in zip(self.splits, adapted, strict=True)
         )
 
+    def alone(self, learner: MetaLearner, params: torch.Tensor) -> Scores:
+        """As `adapted`, each draw by itself: bit for bit what its user computes with these files.
+
+        Rounding depends on how many tasks share a pass (`meta.Learner`), so that this is slower.
+        """
+        return _per_client(
+            (split.client, self._score(learner, own, split.test_x, split.test_y))
+            for split in self.splits
+            for own in [adapt_alone(learner, params, split.support_x, split.support_y)]
+        )
+
     def local_all(self, learner: MetaLearner, params: torch.Tensor, *, folds: int = 5) -> Scores:
         """Every subject on its own: cross-validated training on all its examples."""
         found = sorted(self._local_folds(learner, params, folds), key=lambda one: one[0])
@@ -227,7 +238,24 @@ class Evaluation:
         x: NDArray[np.float32],
         y: NDArray[np.generic],
     ) -> float:
-        return score(self.metric, learner.predict(params, torch.as_tensor(x)), y)
+        return score(self.metric, learner.predict(params, torch.tensor(x)), y)
+
+
+def adapt_alone(
+    learner: MetaLearner,
+    params: torch.Tensor,
+    x: NDArray[np.float32],
+    y: NDArray[np.generic],
+) -> torch.Tensor:
+    """`params` `[d]` adapted to one task's rows, in memory of its own: the same bits every time.
+
+    Args:
+        learner: adapts.
+        params: where it starts, `[d] float32`.
+        x: `[n, features] float32`.
+        y: `[n]`.
+    """
+    return learner.adapt(params, torch.tensor(x), torch.tensor(y)).clone()
 
 
 def _per_client(scores: Iterable[tuple[str, float]]) -> Scores:

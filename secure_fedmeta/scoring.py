@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 
 from secure_fedmeta.baseline import train_in_clear
+from secure_fedmeta.config import Config
 from secure_fedmeta.evaluation import Evaluation, Scores
 from secure_fedmeta.meta import Learner
 from secure_fedmeta.pipeline import Parts
@@ -17,12 +19,23 @@ _ARMS = ("no_adaptation", "meta", "local_k", "local_all", "fedavg_ft")
 _SGD = "fedavg"  # adapts by plain gradient descent on all parameters
 
 
+class Schedule(TypedDict):
+    """Steps of adaptation, and the size of one."""
+
+    steps: int
+    lr: float
+
+
+def adaptation(config: Config) -> Schedule:
+    """How long and how fast a new user adapts the meta-model."""
+    settings = config.evaluation
+    lr = settings.adapt_lr or config.learner.inner_lr
+    return Schedule(steps=settings.adapt_steps, lr=lr)
+
+
 def personaliser(parts: Parts) -> Learner:
     """How a new user adapts the meta-model: the configured rule and schedule."""
-    settings, learner = parts.config.evaluation, parts.config.learner
-    return parts.learner.scheduled(
-        steps=settings.adapt_steps, lr=settings.adapt_lr or learner.inner_lr
-    )
+    return parts.learner.scheduled(**adaptation(parts.config))
 
 
 def fine_tuner(parts: Parts) -> Learner:
@@ -63,7 +76,7 @@ def closing_arms(
     announce("scoring held-out clients: the meta-model")
     arms: dict[str, Scores | None] = {
         "no_adaptation": evaluation.unadapted(meta, model),
-        "meta": evaluation.adapted(meta, model),
+        "meta": evaluation.alone(meta, model),
     }
     announce("scoring held-out clients: training on k examples alone")
     arms["local_k"] = evaluation.adapted(local, initial)

@@ -75,7 +75,7 @@ def test_no_file_is_too_long_to_be_read() -> None:
 
 
 def test_nothing_is_pickled_or_printed_outside_the_command_line() -> None:
-    commands = ("cli", "cli_compare", "cli_data", "cli_ledger", "cli_run", "cli_tune")
+    commands = ("cli", "cli_agent", "cli_compare", "cli_data", "cli_ledger", "cli_run", "cli_tune")
     allowed = {"audit/__main__.py", *(f"secure_fedmeta/{name}.py" for name in commands)}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):

@@ -11,14 +11,23 @@ from secure_fedmeta.tasks.protocol import (
     TaskBlock,
     TaskSource,
 )
-from secure_fedmeta.tasks.registry import SOURCES, build_source, check_options, needs_data
+from secure_fedmeta.tasks.registry import (
+    SOURCES,
+    build_source,
+    check_options,
+    needs_data,
+    schema_of,
+)
+from secure_fedmeta.tasks.schema import Columns, Schema
 from secure_fedmeta.tasks.site import Site
 
 __all__ = [
     "SOURCES",
     "ClientData",
+    "Columns",
     "Draw",
     "Record",
+    "Schema",
     "Site",
     "SourceClass",
     "SourceInfo",
@@ -30,4 +39,5 @@ __all__ = [
     "draw",
     "needs_data",
     "round_key",
+    "schema_of",
 ]

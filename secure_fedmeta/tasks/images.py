@@ -29,6 +29,7 @@ from secure_fedmeta.tasks.blocks import block_count, block_index, cut
 from secure_fedmeta.tasks.drawing import keyed
 from secure_fedmeta.tasks.own_table_options import Column
 from secure_fedmeta.tasks.protocol import Record, SourceInfo, SourceOptions
+from secure_fedmeta.tasks.schema import Schema
 from secure_fedmeta.tasks.site import Site
 
 SURPLUS = "images of more classes than a task has"
@@ -150,12 +151,12 @@ class ImageSource(BlockedSource):
             labels = cutting.labels(record.id for record in given)
             held = tuple(record for record in given if record.id in labels)
             left = len(given) - len(held)
-        k_support, k_query = chosen.ways * chosen.shots, chosen.ways * chosen.queries
+        schema, k_query = self.schema(chosen), chosen.ways * chosen.queries
         blocks = cut(
             held,
             names=counts,
             block_of=lambda record: cutting.block(record.id),
-            min_records=k_support + k_query,
+            min_records=schema.k_support + k_query,
             complete=cutting.complete,
         )
         info = SourceInfo(
@@ -167,18 +168,31 @@ class ImageSource(BlockedSource):
             licence=chosen.licence,
             provenance=f"{Path(chosen.path).name}, a folder of the user's own",
             public=chosen.public,
-            features=chosen.inputs,
-            input_bounds=(-1.0, 1.0),
-            output_dim=chosen.ways,
-            loss="cross_entropy",
-            metric="accuracy",
-            k_support=k_support,
+            features=schema.features,
+            input_bounds=schema.input_bounds,
+            output_dim=schema.output_dim,
+            loss=schema.loss,
+            metric=schema.metric,
+            k_support=schema.k_support,
             k_query=k_query,
             balanced=True,
             lacking={"record": NO_RECORD, "user": NO_USER},
             excluded={**({SURPLUS: left} if left else {}), **blocks.excluded},
         )
         super().__init__(info, blocks.clients, held)
+
+    @classmethod
+    def schema(cls, options: SourceOptions) -> Schema:
+        """What a model of such images reads and predicts; no image is read."""
+        chosen = ImageOptions.model_validate(options.model_dump())
+        return Schema(
+            features=chosen.inputs,
+            input_bounds=(-1.0, 1.0),
+            output_dim=chosen.ways,
+            loss="cross_entropy",
+            metric="accuracy",
+            k_support=chosen.ways * chosen.shots,
+        )
 
 
 def _read(options: ImageOptions, folder: Path, cutting: _Cutting) -> tuple[tuple[Record, ...], int]:

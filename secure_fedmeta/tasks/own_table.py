@@ -16,27 +16,21 @@ what rows hold, a replaced record stands in another place, and those between mov
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 from urllib.parse import quote
 
 from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.blocked import BlockedSource
 from secure_fedmeta.tasks.blocks import Blocking, by_hash, cut
-from secure_fedmeta.tasks.dictionary import (
-    Category,
-    Code,
-    DataDictionary,
-    Feature,
-    Number,
-    Value,
-    linear,
-)
-from secure_fedmeta.tasks.own_table_features import column_of, inputs_of
-from secure_fedmeta.tasks.own_table_options import TableOptions, TargetOptions
+from secure_fedmeta.tasks.dictionary import Category, Code, DataDictionary
+from secure_fedmeta.tasks.own_table_features import dictionary_of
+from secure_fedmeta.tasks.own_table_options import TableOptions
+from secure_fedmeta.tasks.own_table_target import target_column, target_of, task_of
 from secure_fedmeta.tasks.protocol import ClientData, Record, SourceInfo, SourceOptions
+from secure_fedmeta.tasks.schema import Columns, Schema
 from secure_fedmeta.tasks.site import Site
 from secure_fedmeta.tasks.table import Place, Row, Sheet, Table, TableLayout, read_table
 from secure_fedmeta.tasks.table_files import open_table
@@ -46,6 +40,7 @@ NO_RECORD = (
     "without record ids, taking a record away renumbers those behind it, which would move to other "
     "tasks; declare data.options.record, or the tasks with data.options.task"
 )
+INPUT_BOUNDS = (-1.0, 1.0)
 NAME = r"[^\x00-\x1f\x7f-\x9f]{1,200}"
 _PUBLIC_KEY = b"secure-fedmeta/table/1"
 _ID = "\0record"
@@ -82,7 +77,7 @@ class OwnTableSource(BlockedSource):
             min_records=chosen.k_support + chosen.k_query,
         )
         _check_bounds(blocks.clients, blocking.counts)
-        output_dim, loss, metric = _task_of(chosen.target)
+        schema = self.schema(chosen)
         info = SourceInfo(
             rows=len(table.records),
             clients=len(blocks.clients),
@@ -92,12 +87,12 @@ class OwnTableSource(BlockedSource):
             licence=chosen.licence,
             provenance=f"{Path(chosen.path).name}, a table of the user's own",
             public=chosen.public,
-            features=tuple(feature.name for feature in dictionary.features),
-            input_bounds=(-1.0, 1.0),
-            output_dim=output_dim,
-            loss=loss,
-            metric=metric,
-            k_support=chosen.k_support,
+            features=schema.features,
+            input_bounds=schema.input_bounds,
+            output_dim=schema.output_dim,
+            loss=schema.loss,
+            metric=schema.metric,
+            k_support=schema.k_support,
             k_query=chosen.k_query,
             lacking=_lacking(blocking.units),
             excluded={**table.excluded, **blocks.excluded},
@@ -106,23 +101,31 @@ class OwnTableSource(BlockedSource):
         )
         super().__init__(info, blocks.clients, table.records)
 
+    @classmethod
+    def schema(cls, options: SourceOptions) -> Schema:
+        """What a model of such a table reads and predicts; the table itself is not read."""
+        chosen = TableOptions.model_validate(options.model_dump())
+        output_dim, loss, metric = task_of(chosen.target)
+        return Schema(
+            features=tuple(one.name for one in dictionary_of(chosen.features).features),
+            input_bounds=INPUT_BOUNDS,
+            output_dim=output_dim,
+            loss=loss,
+            metric=metric,
+            k_support=chosen.k_support,
+            columns=Columns(chosen.features, chosen.target),
+        )
+
 
 def _dictionary(options: TableOptions) -> DataDictionary:
-    """The declared columns, and the inputs in the order of the columns' names.
-
-    A config's digest does not depend on the order of its settings, so that the model must not.
-    """
+    """The declared columns, and the inputs."""
     names = [name for name in (options.record, options.user, options.task) if name is not None]
-    columns = [
+    others = (
         Category(options.client, tuple(options.declared)),
         *(Code(name, NAME, "1 to 200 printable characters") for name in names),
-        _target_column(options.target),
-        *(column_of(name, chosen) for name, chosen in sorted(options.features.items())),
-    ]
-    inputs: list[Feature] = []
-    for name, chosen in sorted(options.features.items()):
-        inputs += inputs_of(name, chosen)
-    return DataDictionary(tuple(columns), tuple(inputs))
+        target_column(options.target),
+    )
+    return dictionary_of(options.features, *others)
 
 
 def _read(options: TableOptions, site: Site, dictionary: DataDictionary) -> Table:
@@ -134,7 +137,7 @@ def _read(options: TableOptions, site: Site, dictionary: DataDictionary) -> Tabl
         place=lambda row: Place(
             str(row[options.client]), None if options.user is None else str(row[options.user])
         ),
-        target=_target(options.target),
+        target=target_of(options.target),
     )
     table = read_table(
         replace(sheet, columns=(*sheet.columns, _ID), rows=_with_paths(sheet, options)), layout
@@ -197,28 +200,3 @@ def _check_bounds(clients: Mapping[str, ClientData], bounds: Mapping[str, int]) 
 def _lacking(units: frozenset[str]) -> dict[str, str]:
     reasons = {"user": NO_USER, "task": NO_RECORD, "record": NO_RECORD}
     return {unit: reason for unit, reason in reasons.items() if unit not in units}
-
-
-def _task_of(
-    target: TargetOptions,
-) -> tuple[int, Literal["mse", "cross_entropy"], Literal["auc", "mse", "accuracy"]]:
-    """Outputs of the model, loss and metric."""
-    if not target.values:
-        return 1, "mse", "mse"
-    if len(target.values) == 2:
-        return 1, "cross_entropy", "auc"
-    return len(target.values), "cross_entropy", "accuracy"
-
-
-def _target_column(target: TargetOptions) -> Number | Category:
-    if target.bounds is None:
-        return Category(target.column, target.values)
-    return Number(target.column, "", *target.bounds, above=target.above)
-
-
-def _target(target: TargetOptions) -> Callable[[Mapping[str, Value]], float]:
-    """A row's target: the place of its word, or the number scaled to [-1, 1]."""
-    if target.bounds is None:
-        places = {word: float(place) for place, word in enumerate(target.values)}
-        return lambda row: places[str(row[target.column])]
-    return linear(target.column, target.column, *target.bounds).scaled

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from secure_fedmeta.tasks.dictionary import Category, Feature, Number, indicator, linear, logarithm
+from collections.abc import Mapping
+
+from secure_fedmeta.tasks.dictionary import (
+    Category,
+    Code,
+    DataDictionary,
+    Feature,
+    Number,
+    indicator,
+    linear,
+    logarithm,
+)
 from secure_fedmeta.tasks.own_table_options import FeatureOptions
 
 
@@ -36,6 +47,19 @@ def inputs_of(name: str, options: FeatureOptions) -> list[Feature]:
     if options.missing == "code":
         inputs.append(indicator(f"{name} missing", name, None))
     return inputs
+
+
+def dictionary_of(
+    features: Mapping[str, FeatureOptions], *others: Number | Category | Code
+) -> DataDictionary:
+    """These columns and the feature columns, and the inputs in the order of the columns' names.
+
+    A config's digest does not depend on the order of its settings, so that the model must not.
+    """
+    ordered = sorted(features.items())
+    columns = (*others, *(column_of(name, chosen) for name, chosen in ordered))
+    inputs = [one for name, chosen in ordered for one in inputs_of(name, chosen)]
+    return DataDictionary(columns, tuple(inputs))
 
 
 def _ordinal(name: str, values: tuple[str, ...]) -> Feature:

@@ -15,6 +15,7 @@ from secure_fedmeta.tasks.lending import LendingSource
 from secure_fedmeta.tasks.migraine import MigraineSource
 from secure_fedmeta.tasks.own_table import OwnTableSource
 from secure_fedmeta.tasks.protocol import SourceClass, SourceOptions, TaskSource
+from secure_fedmeta.tasks.schema import Declared, Schema
 from secure_fedmeta.tasks.shakespeare import ShakespeareSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tasks.site import Site
@@ -91,6 +92,19 @@ def build_source(name: str, options: Mapping[str, object], site: Site | None = N
     """
     chosen = check_options(name, options)
     return SOURCES.get(name)(chosen, site=Site() if site is None else site)
+
+
+def schema_of(name: str, options: Mapping[str, object]) -> Schema:
+    """What a model of the source called `name` with these options reads and predicts.
+
+    Raises:
+        ConfigError: unknown source or options.
+        DataError: the source needs its data for this, and they break what it declares.
+    """
+    found = SOURCES.get(name)
+    if isinstance(found, Declared):
+        return found.schema(check_options(name, options))
+    return Schema.of(build_source(name, options).info)
 
 
 def _shown(value: object) -> str:

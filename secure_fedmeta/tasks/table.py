@@ -86,7 +86,8 @@ class Sheet:
     Attributes:
         file: its name, for messages.
         columns: the names of its columns.
-        rows: the cells of each row by column, and where they stand; read once.
+        rows: the cells of each row by column, at least those that were asked for, and where they
+            stand; read once.
     """
 
     file: str

@@ -19,15 +19,16 @@ from secure_fedmeta.tasks.files import read_regular
 from secure_fedmeta.tasks.table import Row, Sheet, csv_sheet
 from secure_fedmeta.tasks.table_limits import MAX_BYTES, MAX_ROWS, need_columns, too_many_rows
 
-Reader = Callable[[bytes, str, Sequence[str]], Sheet]
+Reader = Callable[[bytes, str, Sequence[str], Sequence[str]], Sheet]
 
 
-def open_table(path: Path, columns: Sequence[str]) -> Sheet:
-    """The named columns of a table; what else is in the file is not looked at.
+def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Sheet:
+    """The named columns of a table; of what else is in the file only the names are looked at.
 
     Args:
         path: a file that ends in .csv, .parquet or .npz.
         columns: those that are needed.
+        optional: those that are read where they are there.
 
     Raises:
         ConfigError: another ending, or a reader that is not installed.
@@ -38,10 +39,11 @@ def open_table(path: Path, columns: Sequence[str]) -> Sheet:
         raise ConfigError(
             f"must end in {', '.join(READERS)}", key="data.options.path", value=path.name
         )
-    return READERS[path.suffix](read_regular(path, MAX_BYTES), path.name, columns)
+    return READERS[path.suffix](read_regular(path, MAX_BYTES), path.name, columns, optional)
 
 
-def _csv(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
+def _csv(data: bytes, file: str, columns: Sequence[str], optional: Sequence[str]) -> Sheet:
+    del optional  # rows of text hold every column
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -58,13 +60,13 @@ def _limited(rows: Iterable[Row], file: str) -> Iterator[Row]:
         yield row
 
 
-def _npz(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
+def _npz(data: bytes, file: str, columns: Sequence[str], optional: Sequence[str]) -> Sheet:
     from secure_fedmeta.tasks.table_npz import npz_sheet
 
-    return npz_sheet(data, file, columns)
+    return npz_sheet(data, file, columns, optional)
 
 
-def _parquet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
+def _parquet(data: bytes, file: str, columns: Sequence[str], optional: Sequence[str]) -> Sheet:
     try:
         from secure_fedmeta.tasks.table_parquet import parquet_sheet
     except ModuleNotFoundError as error:
@@ -73,7 +75,7 @@ def _parquet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
             key="data.options.path",
             value=file,
         ) from error
-    return parquet_sheet(data, file, columns)
+    return parquet_sheet(data, file, columns, optional)
 
 
 READERS: Final[dict[str, Reader]] = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}

@@ -51,13 +51,16 @@ _NO_HEADER: Final = (SyntaxError, TokenError, TypeError, LookupError)
 """What numpy stumbles over in a header, beside the ValueError that it means to raise."""
 
 
-def npz_sheet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
+def npz_sheet(
+    data: bytes, file: str, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Sheet:
     """The named arrays of an NPZ file as a sheet, its rows counted from 1.
 
     Args:
         data: the file.
         file: its name, for messages.
         columns: those that are needed.
+        optional: those that are read where they are there.
 
     Raises:
         DataError: the file is no NPZ file, holds an array twice or lacks one, is too large, or a
@@ -71,16 +74,17 @@ def npz_sheet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
             check_columns(names, file)
             need_columns(columns, names, file)
             held = dict(zip(names, members, strict=True))
-            if sum(held[name].file_size for name in columns) > MAX_BYTES:
+            taken = (*columns, *(name for name in optional if name in held))
+            if sum(held[name].file_size for name in taken) > MAX_BYTES:
                 raise too_large(file)
-            found = {name: _column(archive, held[name], file, name) for name in columns}
+            found = {name: _column(archive, held[name], file, name) for name in taken}
     except _DAMAGE as error:
         raise DataError(f"{file}: not a file of numpy.savez ({error})") from error
     lengths = {name: len(values) for name, values in found.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"{file}: arrays differ in length: {shown}")
-    return Sheet(file, tuple(columns), _rows(found, file))
+    return Sheet(file, tuple(names), _rows(found, file))
 
 
 def _rows(found: Mapping[str, list[Any]], file: str) -> Iterator[Row]:

@@ -31,13 +31,16 @@ _BATCH = 4096
 _DAMAGE = (pa.ArrowException, OSError, ValueError)
 
 
-def parquet_sheet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
+def parquet_sheet(
+    data: bytes, file: str, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Sheet:
     """The named columns of a Parquet file as a sheet, its rows counted from 1.
 
     Args:
         data: the file.
         file: its name, for messages.
         columns: those that are needed.
+        optional: those that are read where they are there.
 
     Raises:
         DataError: the file is no Parquet file, names a column twice or lacks one, is too large, or
@@ -49,14 +52,15 @@ def parquet_sheet(data: bytes, file: str, columns: Sequence[str]) -> Sheet:
         schema = opened.schema_arrow
         check_columns(schema.names, file)
         need_columns(columns, schema.names, file)
-        for name in columns:
+        taken = (*columns, *(name for name in optional if name in schema.names))
+        for name in taken:
             _check_type(schema.field(name).type, file, name)
-        _check_size(opened.metadata, file, set(columns))
-        words = [name for name in columns if _is_text(schema.field(name).type)]
+        _check_size(opened.metadata, file, set(taken))
+        words = [name for name in taken if _is_text(schema.field(name).type)]
         opened = pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
     except _DAMAGE as error:
         raise DataError(f"{file}: not a Parquet file that pyarrow reads ({error})") from error
-    return Sheet(file, tuple(columns), _rows(opened, file, columns))
+    return Sheet(file, tuple(schema.names), _rows(opened, file, taken))
 
 
 def _rows(opened: Any, file: str, columns: Sequence[str]) -> Iterator[Row]:
