@@ -23,7 +23,8 @@ HTML: Final = "report.html"
 MARKDOWN: Final = "report.md"
 _LOADER = PackageLoader("secure_fedmeta.reporting")
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~$#@!])|(?<=:)(//)|(?i:(?<=www)(\.))")
-_LINE_START = re.compile(r"^(\s*)([-+=:]|\d+(?=[.)]))")
+_LINE_START = re.compile(r"^(\s*)([-+=:])")
+_NUMBERED = re.compile(r"^(\s*\d+)([.)])(?=\s|$)")
 
 
 def render(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
@@ -159,4 +160,4 @@ def _finalized(value: object) -> Markup:
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is: no tag, link, table cell, heading or list begins in it."""
     shown = _SPECIAL.sub(lambda found: "\\" + found.group(0), text)
-    return _LINE_START.sub(r"\1\\\2", shown)
+    return _NUMBERED.sub(r"\1\\\2", _LINE_START.sub(r"\1\\\2", shown))
