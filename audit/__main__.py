@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(verified: Verified, accepted: bool) -> None:
     print(f"log      {verified.origin}, {verified.size} entries, root {verified.root.hex()}")
     print(f"rounds   {verified.released} released, {verified.aborted} aborted")
-    if verified.open_round is not None:
-        print(f"         round {verified.open_round} has no outcome yet")
+    for sentence in verified.standing():
+        print(f"         {sentence}")
     if verified.not_private:
         print("         NOT PRIVATE: this run used a fixed seed")
     print(f"trust: {verified.trust}")

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from audit.canonical import dumps, parse_decimal, sha256
-from audit.entry import Entry, Genesis, Resumed, RoundAbort, RoundIntent, RoundRelease
+from audit.entry import (
+    Entry,
+    Genesis,
+    ReportExported,
+    Resumed,
+    RoundAbort,
+    RoundIntent,
+    RoundRelease,
+)
 from audit.errors import EntryRefused
 
 MAX_CLIP_RATIO: Final = 1024.0
@@ -42,6 +50,7 @@ class Order:
         self.released = 0
         self.aborted = 0
         self.resumed = 0
+        self.exported = False
         self._earliest: tuple[int, int] | None = None
         self._last: tuple[int, int] | None = None
         self._last_released: int | None = None
@@ -71,6 +80,8 @@ class Order:
             self._abort(body)
         elif isinstance(body, Resumed):
             self._resumed(entry, body)
+        elif isinstance(body, ReportExported):
+            self.exported = True
 
     def _genesis(self, entry: Entry, body: Genesis) -> None:
         if self.genesis is not None:
@@ -119,6 +130,8 @@ class Order:
 
     def _resumed(self, entry: Entry, body: Resumed) -> None:
         self._check_new_round(body.round, body.attempt)
+        if self.exported:
+            raise EntryRefused("the run had ended: its report was exported")
         if body.entries > entry.index:
             raise EntryRefused(f"resumed from {body.entries} entries, after only {entry.index}")
         self._earliest = (body.round, body.attempt)

@@ -7,6 +7,7 @@ with a set-back head show only against a pinned head; `Verified` says what was c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -48,6 +49,8 @@ class Verified:
         released: rounds released.
         aborted: rounds aborted.
         open_round: a round whose outcome is not recorded, or None.
+        resumed: how often another process went on with the run.
+        ended: whether its report was exported; if not it runs, or was cut off.
         not_private: whether the run declared itself not private.
         not_checked: what this verification cannot say, in sentences for people.
     """
@@ -62,6 +65,8 @@ class Verified:
     released: int
     aborted: int
     open_round: int | None
+    resumed: int
+    ended: bool
     not_private: bool
     not_checked: tuple[str, ...]
 
@@ -78,9 +83,21 @@ class Verified:
             "released": self.released,
             "aborted": self.aborted,
             "open_round": self.open_round,
+            "resumed": self.resumed,
+            "ended": self.ended,
             "not_private": self.not_private,
             "not_checked": list(self.not_checked),
         }
+
+    def standing(self) -> Iterator[str]:
+        """How the run stands, in sentences; nothing of one that ended in one go."""
+        if self.resumed:
+            times = "time" if self.resumed == 1 else "times"
+            yield f"the run was cut off and resumed {self.resumed} {times}"
+        if self.open_round is not None:
+            yield f"round {self.open_round} is charged and has no outcome"
+        if not self.ended:
+            yield "the run has not ended: it runs, or was cut off (fedmeta run --resume goes on)"
 
 
 def verify_log(
@@ -123,6 +140,8 @@ def verify_log(
         released=order.released,
         aborted=order.aborted,
         open_round=None if open_intent is None else open_intent.round,
+        resumed=order.resumed,
+        ended=order.exported,
         not_private=genesis is not None and genesis.not_private,
         not_checked=_not_checked(vkey, anchor, spend),
     )

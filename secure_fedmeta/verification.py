@@ -48,6 +48,8 @@ class Outcome:
         if found is not None:
             yield f"log:     {found.origin}, {found.size} entries, root {found.root.hex()}"
             yield f"rounds:  {found.released} released, {found.aborted} aborted"
+            for sentence in found.standing():
+                yield f"         {sentence}"
             yield f"trust:   {found.trust}"
             if found.not_private:
                 yield "warning: the run declares itself NOT PRIVATE (fixed seed)"

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from secure_fedmeta import state
-from secure_fedmeta.errors import RunDirectoryError
+from secure_fedmeta.errors import NothingBegun, RunDirectoryError
 
 LATEST = "latest"
 
@@ -52,11 +52,19 @@ class Workspace:
         """The directory of a run that exists; a link such as `latest` is followed.
 
         Raises:
-            RunDirectoryError: there is no log of a run in it.
+            RunDirectoryError: it is none.
+            NothingBegun: the run was cut off before it had a log.
         """
         path = directory.resolve()
+        if not (path / "config.toml").is_file():
+            raise RunDirectoryError(
+                f"{directory} holds no config.toml: name the directory of a run"
+            )
         if not (path / "audit" / "log.jsonl").is_file():
-            raise RunDirectoryError(f"{directory} holds no log: name the directory of a run")
+            raise NothingBegun(
+                f"{directory} has no log: the run was cut off before it began, and charged "
+                "nothing. Start it again with fedmeta run"
+            )
         return cls(path, path.name)
 
     @property
