@@ -29,7 +29,8 @@ def test_a_key_makes_it_trusted(run_directory: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert "trust: given" in said
     assert "NOT PRIVATE" in said
-    assert "round 1 has no outcome" in said
+    assert "round 1 is charged and has no outcome" in said
+    assert "the run has not ended" in said
     assert "not checked: rollback" in said
     assert "not checked: privacy spend" not in said
 
