@@ -336,6 +336,15 @@ def test_every_field_of_a_report_is_explained(ran: dict[Path, dict[str, Any]]) -
         assert set(fields_of(found[key], data)) - named(page, f"`{key}`") == set(), key
 
 
+def test_the_way_through_the_report_names_its_sections(directory: Path) -> None:
+    text = (ROOT / "docs" / "read-the-report.md").read_text()
+    (story,) = (part for part in text.split("\n## ") if part.startswith("In five minutes"))
+    told = {" ".join(name.split()) for name in re.findall(r"(?<!\*)\*([A-Z][^*]+)\*", story)}
+    titles = re.findall(r"^## (.+)$", (directory / "report.md").read_text(), re.MULTILINE)
+    assert len(told) == 8
+    assert told <= set(titles)
+
+
 def test_every_field_of_the_metrics_is_explained(directory: Path) -> None:
     page = ROOT / "docs" / "read-the-report.md"
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
