@@ -66,17 +66,15 @@ def harm(metric: str, joined: Mapping[str, float], alone: Mapping[str, float]) -
     gains = {
         name: 0.0 if own == other else sign * (own - other) for name, (own, other) in pairs.items()
     }
-    harmed = [gain for gain in gains.values() if gain < 0]
+    losses = [-gain for gain in gains.values() if gain < 0]
     interval = Interval.over(gains)
     return {
         "compared": len(gains),
-        "harmed": len(harmed),
-        "share": len(harmed) / len(gains) if gains else None,
+        "harmed": len(losses),
+        "share": len(losses) / len(gains) if gains else None,
         "gain": _finite(interval.mean),
         "gain_ci95": _finite(interval.ci95),
-        "largest_loss": _finite(max((-gain for gain in gains.values()), default=math.nan) + 0.0)
-        if harmed or not gains
-        else 0.0,
+        "largest_loss": _finite(max(losses, default=0.0)) if gains else None,
     }
 
 

@@ -119,10 +119,10 @@ class Commands:
 
 @dataclass(frozen=True)
 class Signature:
-    """Lines to fill in by hand on paper: label -> what stands on it already (mostly nothing)."""
+    """Boxes to tick and lines to fill in by hand on paper."""
 
     kind: ClassVar[str] = "signature"
-    lines: Sequence[tuple[str, str]]
+    lines: Sequence[str]
     choices: Sequence[str]
 
 

@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import MaxNLocator
 
 from secure_fedmeta.reporting.blocks import Figure, Grid
 from secure_fedmeta.reporting.svg import ACCENT, INK, MUTED, PAPER, content, style
@@ -31,6 +32,8 @@ POINTS: Final = 300
 ROWS: Final = 40
 """Rounds that the table of a curve shows, at most."""
 _LABEL: Final = 26
+_WIDTH: Final = 7.2
+_ROUND: Final = "round"
 _DOTS: Final[Mapping[str, dict[str, Any]]] = {
     "meta": {"color": ACCENT, "marker": "o", "markerfacecolor": ACCENT},
     "no_adaptation": {"color": MUTED, "marker": "D", "markerfacecolor": PAPER},
@@ -64,7 +67,7 @@ def held_out_curve(
             )
         if metric == "mse" and all(r[arm] > 0 for r in rows for arm in ("adapted", "unadapted")):
             axes.set_yscale("log")  # an untrained model can adapt away by orders of magnitude
-        _finish(drawing, axes, "round")
+        _finish(drawing, axes, _ROUND)
         svg, box = content(drawing, "score")
     first, last = rows[0], rows[-1]
     return Figure(
@@ -97,7 +100,7 @@ def protected_curve(records: Sequence[Mapping[str, Any]], name: str, label: str)
         return None
     shown = _thinned(rows, POINTS)
     with style():
-        drawing, axes = _axes(f"{label}, ± one standard deviation of its noise")
+        drawing, axes = _axes(f"{label}, ± one standard deviation of its noise", legend=0)
         axes.errorbar(
             [r["round"] for r in shown],
             [r["protected"][name]["value"] for r in shown],
@@ -108,7 +111,7 @@ def protected_curve(records: Sequence[Mapping[str, Any]], name: str, label: str)
             elinewidth=1,
             markersize=4,
         )
-        _finish(drawing, axes, "round", legend=False)
+        _finish(drawing, axes, _ROUND, legend=False)
         svg, box = content(drawing, f"protected-{name.replace('_', '-')}")
     first, last = rows[0]["protected"][name], rows[-1]["protected"][name]
     return Figure(
@@ -144,7 +147,7 @@ def epsilon_curve(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     shown, names = _thinned(rows, POINTS), list(rows[0]["epsilon_by_adversary"])
     granted = rows[0]["granted"]
     with style():
-        drawing, axes = _axes("epsilon, over everything that the population was charged")
+        drawing, axes = _axes("epsilon, over everything that the population was charged", legend=2)
         for name, dash in zip(names, cycle(_DASHES), strict=False):
             axes.plot(
                 [r["round"] for r in shown],
@@ -159,12 +162,13 @@ def epsilon_curve(records: Sequence[Mapping[str, Any]]) -> Figure | None:
             axes.annotate(
                 f"granted: {granted:g}",
                 (shown[0]["round"], granted),
-                xytext=(0, 3),
+                xytext=(0, -4),
                 textcoords="offset points",
+                va="top",
                 color=INK,
             )
         axes.set_ylim(bottom=0)
-        _finish(drawing, axes, "round")
+        _finish(drawing, axes, _ROUND)
         svg, box = content(drawing, "epsilon")
     last = rows[-1]
     ends = "; ".join(f"{words(n)} {epsilon(last['epsilon_by_adversary'][n])}" for n in names)
@@ -198,15 +202,18 @@ def dots(clients: Sequence[str], held_out: Mapping[str, Any], data: Grid) -> Fig
     finite = [v for row in values.values() for v in row if math.isfinite(v)]
     if not finite:
         return None
+    labels = [drawable(client) for client in clients]
     with style():
         lower = " (less is better)" if metric in LOWER_IS_BETTER else ""
-        drawing, axes = _axes("", height=1.3 + 0.26 * len(clients))
+        drawing, axes = _axes(
+            "", plot=0.2 + 0.26 * len(clients), left=0.2 + 0.078 * max(map(len, labels)), legend=2
+        )
         for arm in reversed(arms):
             axes.plot(
                 values[arm], range(len(clients)), linestyle="none", markeredgewidth=1.5,
                 markersize=9 if arm == "no_adaptation" else 6.5, label=ARMS[arm], **_DOTS[arm],
             )  # fmt: skip
-        axes.set_yticks(range(len(clients)), [drawable(client) for client in clients])
+        axes.set_yticks(range(len(clients)), labels)
         axes.set_ylim(len(clients) - 0.5, -0.5)
         if metric == "mse" and min(finite) > 0:
             axes.set_xscale("log")
@@ -235,10 +242,24 @@ def drawable(text: str) -> str:
     return "".join(one if _font().get_char_index(ord(one)) else "?" for one in plain(text, _LABEL))
 
 
-def _axes(title: str, *, height: float = 3.4) -> tuple[Drawing, Axes]:
-    drawing = Drawing(figsize=(7.2, height), layout="constrained")
-    axes = drawing.add_subplot()
-    axes.set_title(title, pad=10)
+def _axes(
+    title: str, *, plot: float = 2.4, left: float = 0.62, legend: int = 1
+) -> tuple[Drawing, Axes]:
+    """Axes of a fixed place: to lay a figure out by its text costs more than to draw it.
+
+    Args:
+        title: what the values are; stands above the axes.
+        plot: height of the axes in inches.
+        left: room for the labels on their left.
+        legend: lines of the legend above them.
+    """
+    top = 0.1 + 0.24 * legend + (0.3 if title else 0.08)
+    height = top + plot + 0.55
+    drawing = Drawing(figsize=(_WIDTH, height))
+    axes = drawing.add_axes(
+        (left / _WIDTH, 0.55 / height, (_WIDTH - left - 0.15) / _WIDTH, plot / height)
+    )
+    axes.set_title(title, pad=8)
     axes.grid(visible=True)
     axes.set_axisbelow(True)
     return drawing, axes
@@ -246,8 +267,12 @@ def _axes(title: str, *, height: float = 3.4) -> tuple[Drawing, Axes]:
 
 def _finish(drawing: Drawing, axes: Axes, xlabel: str, *, legend: bool = True) -> None:
     axes.set_xlabel(xlabel)
+    if xlabel == _ROUND:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if legend:
-        drawing.legend(loc="outside upper left", ncols=2, handlelength=2.6)
+        drawing.legend(
+            loc="upper left", bbox_to_anchor=(0, 1), ncols=2, handlelength=2.6, borderaxespad=0.2
+        )
 
 
 def _thinned(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:

@@ -15,7 +15,6 @@ from secure_fedmeta.reporting.blocks import (
     Keys,
     Prose,
     Section,
-    Subheading,
 )
 from secure_fedmeta.reporting.text import (
     ARMS,
@@ -91,17 +90,10 @@ def holds(report: Mapping[str, Any]) -> bool:
 
 def glance(report: Mapping[str, Any]) -> Section:
     """The four figures that a decision starts from."""
-    privacy, held_out, rounds = report["privacy"], report["held_out"], report["rounds"]
-    granted, metric = privacy["granted_epsilon"], held_out["metric"]
-    spent = epsilon(privacy["spent_epsilon"]) if holds(report) else "no bound"
-    limit = "no grant" if granted is None else f"of {granted:g} granted"
+    held_out, rounds = report["held_out"], report["rounds"]
+    metric = held_out["metric"]
     keys = [
-        Key(
-            "Epsilon spent",
-            spent,
-            f"{limit}; for one {privacy['unit']}, delta {privacy['delta']:g}, against the worst "
-            "adversary that the budget limits",
-        ),
+        spent(report),
         Key(
             "Rounds released",
             f"{rounds['completed']:,} of {rounds['planned']:,}",
@@ -128,6 +120,19 @@ def glance(report: Mapping[str, Any]) -> Section:
             )
         )
     return Section("glance", "At a glance", [Keys(keys), *_notes(report)])
+
+
+def spent(report: Mapping[str, Any]) -> Key:
+    """The epsilon that was spent, and all without which it means nothing."""
+    privacy = report["privacy"]
+    granted = privacy["granted_epsilon"]
+    limit = "no grant" if granted is None else f"of {granted:g} granted"
+    return Key(
+        "Epsilon spent",
+        epsilon(privacy["spent_epsilon"]) if holds(report) else "no bound",
+        f"{limit}; for one {plain(privacy['unit'])}, delta {privacy['delta']:g}, against the worst "
+        "adversary that the budget limits",
+    )
 
 
 def _harmed(found: Mapping[str, Any]) -> str:
@@ -215,17 +220,17 @@ def held_out(report: Mapping[str, Any]) -> Section:
     )
     blocks: list[Block] = [Prose(lead, lead=True), _arms(found)]
     if found["meta"]:
-        blocks += [*_harm(found), Subheading("Client by client"), *_clients(found)]
+        blocks += [*_harm(found), *_clients(found)]
     return Section("held-out", "What it is worth to clients that never trained", blocks)
 
 
 def _arms(found: Mapping[str, Any]) -> Grid:
-    rows = []
+    rows, why = [], []
     for arm, label in ARMS.items():
         one = found[arm]
         if one is None:
-            why = sentence(found["not_run"].get(arm, "not run"))
-            rows.append((label, "none", why, "", "", ""))
+            rows.append((label, *[""] * 5))
+            why.append(f"{label}: {sentence(found['not_run'].get(arm, 'not run'))}")
             continue
         low, high = one["quantiles"]["lowest"], one["quantiles"]["highest"]
         rows.append(
@@ -246,8 +251,8 @@ def _arms(found: Mapping[str, Any]) -> Grid:
         note=(
             "The interval treats clients as a sample; it says nothing about other noise or other "
             f"initial weights. Worst tenth: the mean of the worst {count(tail, 'client')}. "
-            "Alone on all own examples is cross-validated."
-        ),
+            f"Alone on all own examples is cross-validated. {' '.join(why)}"
+        ).strip(),
     )
 
 

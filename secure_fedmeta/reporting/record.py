@@ -205,8 +205,13 @@ def verification(report: Mapping[str, Any]) -> Section:
     )
 
 
-def signature() -> Section:
-    """Lines for whoever decides, to be filled in on paper."""
+def signature(report: Mapping[str, Any], claim: str) -> Section:
+    """What is decided on, and lines for whoever decides, to be filled in on paper.
+
+    Args:
+        report: the content of report.json.
+        claim: the epsilon that was spent, as it stands at a glance.
+    """
     return Section(
         "decision",
         "Decision",
@@ -215,8 +220,22 @@ def signature() -> Section:
                 "For the privacy officer. The signature is for this report as printed, with the "
                 "digests above and what is not protected."
             ),
+            Facts(
+                [
+                    ("Run", plain(report["audit"]["origin"], 200)),
+                    ("Epsilon spent", claim),
+                    ("Merkle root", plain(report["audit"]["root"])),
+                ]
+            ),
             Signature(
-                lines=(("Name", ""), ("Function", ""), ("Place and date", ""), ("Signature", "")),
+                lines=(
+                    "Recipients",
+                    "Conditions",
+                    "Name",
+                    "Function",
+                    "Place and date",
+                    "Signature",
+                ),
                 choices=(
                     "Release the model to the recipients named below",
                     "Release it with conditions",

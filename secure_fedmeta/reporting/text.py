@@ -41,18 +41,18 @@ def plain(text: object, length: int = NAME_LENGTH) -> str:
     Control characters, marks that turn the direction of writing, lone surrogates and line ends
     become their code points: a name can neither hide nor reorder what stands beside it.
     """
-    whole = str(text)
-    shown = whole if len(whole) <= length else whole[: length - 1] + "…"
-    return "".join(
-        f"\\u{{{ord(one):x}}}" if unicodedata.category(one) in _UNSEEN else one for one in shown
+    shown = "".join(
+        f"\\u{{{ord(one):x}}}" if unicodedata.category(one) in _UNSEEN else one
+        for one in str(text)[: length + 1]
     )
+    if not shown.strip():
+        return "(empty)"
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def sentence(text: object) -> str:
     """A sentence from elsewhere, begun with a capital and ended with a full stop."""
     shown = plain(text, SENTENCE_LENGTH).strip()
-    if not shown:
-        return shown
     return shown[0].upper() + shown[1:] + ("" if shown[-1] in ".!?…" else ".")
 
 

@@ -20,6 +20,7 @@ def view(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Vie
     Returns:
         A view that depends on nothing else, so that equal input gives equal reports.
     """
+    spent = outcome.spent(report)
     return View(
         title=f"Privacy report: {plain(report['name'])}",
         subtitle=plain(str(report["audit"]["origin"]).rpartition("/")[2], 200),
@@ -37,6 +38,6 @@ def view(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Vie
             record.assessment(report.get("assessment")),
             record.facts(report, records),
             record.verification(report),
-            record.signature(),
+            record.signature(report, f"{spent.value} {spent.context}"),
         ),
     )
