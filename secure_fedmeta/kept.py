@@ -198,7 +198,7 @@ def _read_facts(path: Path) -> Facts:
         version = held.pop("version")
         if version == VERSION and set(held) == {field.name for field in fields(Facts)}:
             return Facts(**held)
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{path} is damaged ({error}): restore it") from error
     raise StateError(f"{path} is of version {version!r}; this release reads {VERSION}: update it")
 

@@ -56,7 +56,8 @@ class Workspace:
             NothingBegun: the run was cut off before it had a log.
         """
         path = directory.resolve()
-        if not (path / "config.toml").is_file():
+        empty = path.is_dir() and not any(path.iterdir())
+        if not empty and not (path / "config.toml").is_file():
             raise RunDirectoryError(
                 f"{directory} holds no config.toml: name the directory of a run"
             )

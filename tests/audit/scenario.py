@@ -156,7 +156,7 @@ def start(directory: Path, **changes: Any) -> AuditLog:
 
 
 def write_log(directory: Path, rounds: int = 3) -> AuditLog:
-    """genesis, grant, an abort, `rounds` rounds of which the second is aborted once, a report."""
+    """genesis, grant, an abort, `rounds` rounds of which the second is resumed, a report."""
     log = start(directory)
     log.append("budget-granted", grant())
     log.append("round-abort", abort(0))
@@ -166,6 +166,7 @@ def write_log(directory: Path, rounds: int = 3) -> AuditLog:
         if round_ == 2:
             closing = abort(2, intent=opened.digest.hex(), charged=True)
             log.append("round-abort", closing)
+            log.append("resumed", resumed(2, 1, entries=log.size))
             attempt = 1
             opened = log.append("round-intent", intent(2, 1))
         log.append("round-release", release(round_, opened.digest.hex(), attempt))

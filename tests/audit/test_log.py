@@ -31,7 +31,7 @@ def test_a_log_verifies_with_key_and_pin_and_goes_on_after_reopening(tmp_path: P
         assert again.head == pin.checkpoint
         again.append("report-exported", {"files": {}})
     verified = verify_log(tmp_path / "audit", vkey=pin.vkey, pinned=pin.checkpoint, spend=None)
-    assert (verified.trust, verified.size, verified.pinned_size) == ("pinned", 13, 12)
+    assert (verified.trust, verified.size, verified.pinned_size) == ("pinned", 14, 13)
     assert (verified.released, verified.aborted, verified.open_round) == (3, 2, None)
     given = verify_log(tmp_path / "audit", vkey=pin.vkey, pinned=None, spend=None)
     none = verify_log(tmp_path / "audit", vkey=None, pinned=None, spend=None)

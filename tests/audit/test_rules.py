@@ -10,7 +10,7 @@ from audit.canonical import dumps, sha256
 from audit.errors import EntryRefused
 from audit.log import AuditLog
 from tests.audit import scenario
-from tests.audit.scenario import abort, digest, event, intent, release
+from tests.audit.scenario import abort, digest, event, intent, release, resumed
 
 
 @pytest.fixture
@@ -132,3 +132,25 @@ def test_an_event_without_survivors_is_left_to_the_spend(log: AuditLog) -> None:
 def test_one_run_and_one_genesis(log: AuditLog) -> None:
     with pytest.raises(EntryRefused, match="one genesis"):
         log.append("genesis", scenario.genesis())
+
+
+def test_a_run_is_resumed_where_no_round_is_open_and_nothing_was_begun(log: AuditLog) -> None:
+    opened = log.append("round-intent", intent(1)).digest.hex()
+    with pytest.raises(EntryRefused, match="round 1 is open"):
+        log.append("resumed", resumed(1, 1))
+    log.append("round-abort", abort(1, intent=opened, charged=True))
+    with pytest.raises(EntryRefused, match="is not after"):
+        log.append("resumed", resumed(1, 0))
+    with pytest.raises(EntryRefused, match="resumed from 4 entries, after only 3"):
+        log.append("resumed", resumed(1, 1, entries=4))
+    log.append("resumed", resumed(1, 2))
+    with pytest.raises(EntryRefused, match=r"\(1, 1\); the run was resumed from \(1, 2\)"):
+        log.append("round-intent", intent(1, 1))
+    log.append("resumed", resumed(1, 2))  # nothing was begun in between
+    opened = log.append("round-intent", intent(1, 2)).digest.hex()
+    log.append("round-release", release(1, opened, 2))
+    with pytest.raises(EntryRefused, match="round 1 was released already"):
+        log.append("resumed", resumed(1, 3))
+    log.append("report-exported", {"files": {}})
+    with pytest.raises(EntryRefused, match="the run had ended"):
+        log.append("resumed", resumed(2))

@@ -18,7 +18,14 @@ from secure_fedmeta import state
 from secure_fedmeta.checkpoint import FILE, NEXT
 from secure_fedmeta.cli_output import Show
 from secure_fedmeta.console_progress import display
-from secure_fedmeta.errors import ConfigError, FedmetaError, RunDirectoryError, RunEnded, StateError
+from secure_fedmeta.errors import (
+    ConfigError,
+    FedmetaError,
+    NothingBegun,
+    RunDirectoryError,
+    RunEnded,
+    StateError,
+)
 from secure_fedmeta.models import build_model
 from secure_fedmeta.tasks import Site
 from secure_fedmeta.training import resume, run
@@ -64,6 +71,16 @@ def test_a_run_that_has_ended(tmp_path: Path) -> None:
     refused(directory, RunEnded, "nothing is left to resume")
     with pytest.raises(RunDirectoryError, match="name the directory of a run"):
         resume(tmp_path)
+
+
+def test_a_directory_in_which_nothing_began(tmp_path: Path) -> None:
+    """Cut off before the config, or before the log, was written."""
+    directory = tmp_path / "20260131-120000-tiny-0a1b2c"
+    directory.mkdir()
+    for _ in range(2):
+        with pytest.raises(NothingBegun, match="charged nothing"):
+            resume(directory)
+        (directory / "config.toml").write_text("torn")
 
 
 def test_other_settings(half: Path) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from audit.canonical import dumps, loads, sha256
-from audit.entry import decode_entry
+from audit.entry import decode_entry, encode_entry
 from audit.merkle import (
     leaf_hash,
     root_of,
 )
 from audit.note import Checkpoint, LogSigner
 from audit.verify import Verified, verify_log
-from tests.audit.scenario import signer, write_log
+from tests.audit.scenario import clock, digest, signer, write_log
 from tests.vectors.format import Case, Format, bad
 
 unhex = bytes.fromhex
@@ -188,6 +188,17 @@ def _good_log() -> list[Case]:
         ]
 
 
+def _chained(told: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Lines of a log with these kinds and bodies, each bound to the one before."""
+    lines: list[bytes] = []
+    for index, (kind, body) in enumerate(told):
+        prev = sha256(lines[-1]) if lines else None
+        lines.append(
+            encode_entry(kind, body, index=index, prev=prev, run=digest("run"), time=clock())
+        )
+    return [line.decode() for line in lines]
+
+
 def _verified(case: Case) -> Verified:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -221,6 +232,16 @@ def _bad_log() -> list[Case]:
         fields = {"vkey": good["vkey"], "log": log, "checkpoint": head}
         return bad(name, bug, "VerificationFailed", reason, **fields)
 
+    told = [(entry["kind"], entry["body"]) for entry in map(json.loads, lines)]
+    opened = next(k for k, (kind, _) in enumerate(told) if kind == "round-intent")
+    taken_up = next(k for k, (kind, _) in enumerate(told) if kind == "resumed")
+
+    def forged(name: str, reason: str, at: int, **changes: Any) -> Case:
+        """A resumption that cannot have happened, in a chain that is whole and signed."""
+        body = {**told[taken_up][1], **changes}
+        wrong = _chained([*told[:at], ("resumed", body), *told[at:]])
+        return case(name, "Resumed", reason, wrong, headed(wrong))
+
     other = signer(seed=2)
     swapped = [lines[0], lines[2], lines[1], *lines[3:]]
     changed = [*lines[:-1], lines[-1].replace('"report.json"', '"report.xml"')]
@@ -230,6 +251,12 @@ def _bad_log() -> list[Case]:
         case("an entry is changed", "Changed", "was changed", changed),
         case("two entries change places", "Order", "index", swapped, headed(swapped)),
         case("an entry twice", "Order", "index", [*lines, lines[-1]], headed([*lines, lines[-1]])),
+        forged("resumed while a round is open", "is open", opened + 1),
+        forged("resumed at an attempt that was begun", "is not after", taken_up, attempt=0),
+        forged("resumed at an earlier round", "is not after", taken_up, round=1, attempt=5),
+        forged("resumed at a later attempt than followed", "was resumed from", taken_up, attempt=2),
+        forged("resumed from more entries than there were", "after only", taken_up, entries=99),
+        forged("resumed after its report", "had ended", len(told), round=9),
         case("an entry that no head covers", "Uncovered", "not covered", lines, headed(cut)),
         case(
             "a head of another key", "OtherKey", "no signature by key", lines, headed(lines, other)
@@ -255,6 +282,7 @@ LOG = Format(
         "CutOff": "Rounds that were charged are forgotten.",
         "Changed": "The past is rewritten.",
         "Order": "A signed history that cannot have happened is taken.",
+        "Resumed": "A run goes on from where it never was, or an attempt is made twice.",
         "Uncovered": "What nobody signed counts.",
         "OtherKey": "Anybody's log is taken for this one.",
         "Unsigned": "Anybody's log is taken for this one.",
