@@ -20,6 +20,7 @@ from secure_fedmeta.meta import Learner, build_learner
 from secure_fedmeta.models import MODELS, build_model
 from secure_fedmeta.scoring import adaptation
 from secure_fedmeta.tasks import Columns, Schema
+from secure_fedmeta.tasks.own_table_features import dictionary_of
 from secure_fedmeta.tasks.own_table_options import FeatureOptions, TargetOptions
 
 MAX_PARAMETERS: Final = 2**26
@@ -94,6 +95,10 @@ class AgentSpec(Section):
     def _fits(self) -> Self:
         if len(self.features) != self.model.inputs:
             raise ValueError(f"{len(self.features)} features for {self.model.inputs} inputs")
+        if self.columns is not None:
+            inputs = dictionary_of(self.columns.features).features
+            if tuple(one.name for one in inputs) != self.features:
+                raise ValueError("the columns give other inputs than the features")
         if self.loss == "mse" and self.model.outputs != 1:
             raise ValueError(f"{self.model.outputs} outputs for one number")
         if not self.low < self.high:

@@ -50,6 +50,7 @@ def spec_of(kind: str = "binary", **changes: Any) -> AgentSpec:
         "features": tuple(f"x{number}" for number in range(INPUTS)),
         "low": -5.0,
         "high": 5.0,
+        "columns": None,
     }
     for key, value in changes.items():
         part = next(part for part in (model, rule, plain) if key in part)
