@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -205,7 +206,8 @@ def observe(
         noticed = agent.observe(*Reader(agent.spec).read_labelled(data))
         _write(agent_file, agent, key)
     if as_json:
-        print(json.dumps(asdict(noticed) | {"losses": [repr(v) for v in noticed.losses]}))
+        losses = [value if math.isfinite(value) else None for value in noticed.losses]
+        print(json.dumps(asdict(noticed) | {"losses": losses}, allow_nan=False))
         return
     print(f"Took {noticed.examples} examples; {noticed.remembered} are remembered.")
     for change in noticed.changes:

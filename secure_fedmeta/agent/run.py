@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +104,20 @@ def write_draws(directory: Path, client: str, out: Path, *, site: Site, most: in
                 out / f"draw-{number:0{width}d}-support.csv",
                 out / f"draw-{number:0{width}d}-test.csv",
             )
-            drawn.support.write_text(writer(split.support_x, split.support_y), encoding="utf-8")
-            drawn.test.write_text(writer(split.test_x, split.test_y), encoding="utf-8")
+            _write(drawn.support, writer(split.support_x, split.support_y))
+            _write(drawn.test, writer(split.test_x, split.test_y))
             written.append(drawn)
     except OSError as error:
         raise AgentError(f"{out} cannot be written to ({error.strerror})") from error
     return written
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read, in place of what was there."""
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _splits(config: Config, client: str, site: Site) -> list[Split]:

@@ -362,6 +362,12 @@ def test_outputs_and_predictions_say_the_same() -> None:
     logits = np.array([[-2.0], [0.0], [3.0]])
     np.testing.assert_allclose(to_outputs(log_probabilities(logits), 1), logits)
     assert np.allclose(np.exp(log_probabilities(np.zeros((2, 3)))), 1 / 3)
+    rng = np.random.default_rng(0)
+    three = {name: rng.normal(size=(50, 1)) for name in "abc"}
+    shares = {"a": 0.25, "b": 0.5, "c": 0.25}
+    turned = dict(reversed(shares.items()))  # as a file gives them back
+    for log in (True, False):
+        np.testing.assert_array_equal(mixed(three, shares, log=log), mixed(three, turned, log=log))
     two = {"a": np.log([[0.2, 0.8]]), "b": np.log([[0.6, 0.4]])}
     np.testing.assert_allclose(np.exp(mixed(two, {"a": 0.25, "b": 0.75}, log=True)), [[0.5, 0.5]])
     assert losses(np.log([[0.2, 0.8]]), np.array([1.0]), classes=2) == pytest.approx(-np.log(0.8))

@@ -149,6 +149,9 @@ def check(report: dict[str, Any], call: Call, folder: Path) -> None:
             )
         )["draws"]
         assert len(draws) == min(len(scores), most)
+        assert {Path(file).stat().st_mode & 0o777 for one in draws for file in one.values()} == {
+            0o600
+        }
         again = []
         for number, draw in enumerate(draws):
             agent = f"{client}-{number}.agent"
