@@ -57,7 +57,11 @@ def claim(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Se
 def _by_adversary(report: Mapping[str, Any]) -> Grid:
     k = report["privacy"]["person_units"]
     return Grid(
-        caption="Epsilon by adversary, the claim",
+        caption=(
+            "Epsilon by adversary: does not hold, the run is not private"
+            if report["not_private"]
+            else "Epsilon by adversary, the claim"
+        ),
         head=("against", f"one {report['privacy']['unit']}", "one record replaced",
               f"a person, k = {k}"),
         rows=[

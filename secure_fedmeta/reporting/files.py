@@ -77,6 +77,8 @@ def render_again(directory: Path, targets: Mapping[str, Path]) -> None:
     """
     if not targets:
         return
+    if len({path.resolve() for path in targets.values()}) < len(targets):
+        raise RunDirectoryError("name a file of its own for each form of the report")
     report = read_report(directory)
     assessment = read_assessment(directory)
     if assessment is not None:
@@ -107,20 +109,26 @@ def read_records(directory: Path) -> list[dict[str, Any]]:
 
 
 def _write_beside(directory: Path, path: Path, text: str) -> None:
-    """Write a report, unless that would change one whose digest stands in the log."""
-    for name in (HTML, MARKDOWN):
-        exported = directory / name
-        if exported.exists() and path.exists() and path.samefile(exported):
-            if exported.read_text(encoding="utf-8") == text:
-                return
-            raise RunDirectoryError(
-                f"{path} is the report whose digest stands in the run's log, and what would be "
-                f"written now differs: give another name, such as {path.stem}-again{path.suffix}"
-            )
+    """Write a report, unless that would change a file that the run left."""
+    content = text.encode("utf-8")
     try:
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and _left_by_the_run(directory, path) and path.read_bytes() != content:
+            raise RunDirectoryError(
+                f"{path} was left by the run, whose log vouches for its files, and what would be "
+                "written now differs: give another name, such as again.html"
+            )
+        path.write_bytes(content)
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _left_by_the_run(directory: Path, path: Path) -> bool:
+    """Whether a file of the run directory is any but a report that was rendered again."""
+    target, home = path.resolve(), directory.resolve()
+    again = target.suffix in (".html", ".md") and target.name not in (HTML, MARKDOWN)
+    exported = [directory / name for name in (HTML, MARKDOWN)]
+    linked = any(one.exists() and path.samefile(one) for one in exported)
+    return linked or (target.is_relative_to(home) and not again)
 
 
 def _captions(seen: View) -> dict[str, int]:

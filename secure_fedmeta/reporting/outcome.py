@@ -152,9 +152,8 @@ def trained(report: Mapping[str, Any]) -> Section:
     shared, held_out, plan = report["shared"], report["held_out"], privacy["plan"]
     trainers = data["training_clients"]
     lead = (
-        f"{count(len(trainers), 'client')} trained one model together, without showing their data: "
-        f"a starting point that a new client adapts to itself with {found['support']} examples. "
-        "Each round a client sends one masked, noisy vector; only their sum is opened."
+        f"{count(len(trainers), 'client')} trained one model together: a starting point that a new "
+        f"client adapts to itself with {found['support']} examples. {_sent(report)}"
     )
     rows = [
         ("Clients that trained", f"{len(trainers):,}: {listed(trainers)}"),
@@ -198,6 +197,15 @@ def trained(report: Mapping[str, Any]) -> Section:
     )
 
 
+def _sent(report: Mapping[str, Any]) -> str:
+    if not report["secure_sum"]["capabilities"]["hides_updates"]:
+        return "The aggregator saw the vector of every single client."
+    return (
+        "In a round a client sends one vector with noise in it; the secure sum hides it, and only "
+        "the sum is opened."
+    )
+
+
 def _data(data: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if not data["public"]:
         return f"Source {plain(data['source'])}. Not public: no counts of it leave the clients."
@@ -229,7 +237,7 @@ def _arms(found: Mapping[str, Any]) -> Grid:
     for arm, label in ARMS.items():
         one = found[arm]
         if one is None:
-            rows.append((label, *[""] * 5))
+            rows.append((label, "not run", *[""] * 4))
             why.append(f"{label}: {sentence(found['not_run'].get(arm, 'not run'))}")
             continue
         low, high = one["quantiles"]["lowest"], one["quantiles"]["highest"]
@@ -355,22 +363,30 @@ def curves(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> S
             ),
             curve,
         ]  # fmt: skip
-    protected = [figures.protected_curve(records, name, label) for name, label in PROTECTED.items()]
-    if any(one is not None for one in protected):
-        blocks.append(
-            Prose(
-                "What follows is of the training clients' own tasks. It is protected: summed "
-                "inside the secure sum under the noise of the vectors, and part of the claim."
-            )
-        )
-        blocks += [one for one in protected if one is not None]
-    else:
-        blocks.append(
-            Prose(
-                "No loss of the training clients was released; privacy.metrics would release "
-                "protected ones."
-            )
-        )
+    blocks += _protected(report, records)
     if curve is None:
         blocks.insert(0, Prose("No round was scored on held-out clients."))
     return Section("curves", "Scores and losses over rounds", blocks)
+
+
+def _protected(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+    """Private metrics of the training tasks, or that there are none."""
+    drawn = [(n, figures.protected_curve(records, n, label)) for n, label in PROTECTED.items()]
+    found = [(name, figure) for name, figure in drawn if figure is not None]
+    if not found:
+        yield Prose(
+            "No loss of the training clients was released; privacy.metrics would release protected "
+            "ones."
+        )
+        return
+    yield Prose(
+        "What follows is of the training clients' own tasks. It is protected: summed inside the "
+        "secure sum under the noise of the vectors, and part of the claim."
+    )
+    for name, figure in found:
+        yield figure
+        over = report["protected"][name]
+        yield Prose(
+            f"Over all released rounds: {score(over['mean'])} in the mean; its noise has a "
+            f"standard deviation of {score(over['mean_noise_std'])}."
+        )

@@ -229,6 +229,16 @@ def test_a_crowd_is_shown_by_its_ends(left: tuple[Report, Records]) -> None:
     assert "3,000 of 10,000" in text
 
 
+def test_what_is_said_of_a_sum_that_hides_nothing(left: tuple[Report, Records]) -> None:
+    report, records = left
+    assert "the secure sum hides it" in page(report, records).text
+    report["secure_sum"]["capabilities"]["hides_updates"] = False
+    text = page(report, records).text
+    assert "the secure sum hides it" not in text
+    assert "saw the vector of every single client" in text
+    assert "saw every single update as well" in text
+
+
 def test_one_client(left: tuple[Report, Records]) -> None:
     report, records = left
     (first, *_) = report["held_out"]["clients"]
@@ -276,12 +286,18 @@ def test_a_later_assessment_is_shown(result: RunResult, tmp_path: Path) -> None:
     assert "0.9999" in text
     before = (run_directory / HTML).read_bytes()
     for form, name in ((HTML, HTML), (MARKDOWN, MARKDOWN)):
-        with pytest.raises(RunDirectoryError, match="stands in the run's log"):
+        with pytest.raises(RunDirectoryError, match="was left by the run"):
             render_again(run_directory, {form: run_directory / name})
     (tmp_path / "link").symlink_to(run_directory / HTML)
-    with pytest.raises(RunDirectoryError, match="stands in the run's log"):
+    with pytest.raises(RunDirectoryError, match="was left by the run"):
         render_again(run_directory, {HTML: tmp_path / "link"})
     assert (run_directory / HTML).read_bytes() == before
+    with pytest.raises(RunDirectoryError, match="was left by the run"):
+        render_again(run_directory, {HTML: run_directory / "config.toml"})
+    with pytest.raises(RunDirectoryError, match="a file of its own for each"):
+        render_again(run_directory, {HTML: target, MARKDOWN: target})
+    for _ in range(2):  # what was rendered again may be rendered once more
+        render_again(run_directory, {HTML: run_directory / "again.html"})
 
 
 def test_what_cannot_be_shown_is_refused_in_words(result: RunResult, tmp_path: Path) -> None:
