@@ -1,6 +1,7 @@
 """Shared settings: Hypothesis without time limits, and a state directory of its own per test.
 
-A session fails where an attack of the threat model has lost its evidence.
+A session fails where an attack of the threat model has lost its evidence. Its last line says where
+pictures of the report are, if it was opened.
 """
 
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests.browser.screenshots import folder
 from tests.threat_evidence import pytest_configure
 
 __all__ = ["pytest_configure", "state_dir"]
@@ -32,3 +34,10 @@ def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "state"
     monkeypatch.setenv("FEDMETA_STATE_DIR", str(path))
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the folder of the pictures."""
+    ran = [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]
+    if any("/test_report_page.py::" in one.nodeid for one in ran):
+        terminalreporter.write_line(f"pictures of the report: {folder()}")

@@ -70,7 +70,7 @@
     return found;
   };
 
-  // Axe does not tell the contrast of text in a drawing. Ours are drawn on the page's background.
+  // Text in drawings: axe does not tell its contrast. Ours are drawn on the page's background.
   const drawn = () => {
     const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
     const light = (colour) => {
@@ -94,6 +94,25 @@
       const [low, high] = [light(style.fill), light(behind(text))].sort((a, b) => a - b);
       const contrast = (high + 0.05) / (low + 0.05);
       if (contrast < 4.5) found.push(`contrast ${contrast.toFixed(2)}: ${named(text)}`);
+    }
+    for (const drawing of document.querySelectorAll("svg")) {
+      if (!shown(drawing)) continue;
+      const edge = drawing.getBoundingClientRect();
+      const before = [];
+      for (const text of drawing.querySelectorAll("text")) {
+        if (!shown(text)) continue;
+        if (/[$\\]\w*{|\\\w/.test(text.textContent)) found.push(`not set: ${named(text)}`);
+        const box = text.getBoundingClientRect();
+        if (box.left < edge.left - 1 || box.right > edge.right + 1) {
+          found.push(`cut off by the drawing: ${named(text)}`);
+        }
+        const across = ({ box: other }) =>
+          Math.min(box.right, other.right) - Math.max(box.left, other.left) > 2 &&
+          Math.min(box.bottom, other.bottom) - Math.max(box.top, other.top) > box.height / 2;
+        const under = before.find(across);
+        if (under) found.push(`${named(text)} is drawn over ${named(under.text)}`);
+        before.push({ text, box });
+      }
     }
     return found;
   };

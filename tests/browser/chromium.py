@@ -148,11 +148,14 @@ class Page:
         """The whole page, below the window too, as PNG."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        found = self.call(
+            "Page.captureScreenshot", captureBeyondViewport=True, clip=clip, optimizeForSpeed=True
+        )
         return base64.b64decode(found["data"])
 
     def pdf(self) -> bytes:
-        """The page on A4 paper."""
+        """The page on A4 paper, as a reader prints it: no look is in force, here and afterwards."""
+        self.call("Emulation.setEmulatedMedia", media="", features=[])
         found = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
         return base64.b64decode(found["data"])
 

@@ -42,12 +42,13 @@ def browser(equipped: tuple[Chromium, str]) -> Chromium:
 
 @pytest.fixture
 def inspected(equipped: tuple[Chromium, str]) -> Inspect:
-    """Inspects a file in the looks and keeps its pictures under the file's name."""
+    """Inspects a file in these looks; its pictures are kept if they are given a name."""
     browser, axe = equipped
 
-    def ask(path: Path, looks: Sequence[Look] = LOOKS) -> Inspection:
+    def ask(path: Path, looks: Sequence[Look] = LOOKS, *, name: str | None = None) -> Inspection:
         found = inspect(browser, path, axe, looks=looks)
-        keep(found, folder() / path.stem)
+        if name is not None:
+            keep(found, folder() / name)
         return found
 
     return ask

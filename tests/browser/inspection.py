@@ -192,7 +192,8 @@ def _of(rule: dict[str, Any]) -> list[str]:
 def _decided_elsewhere(node: dict[str, Any], narrow: bool) -> bool:
     """Text in a drawing by checks.js; what a narrow window scrolls out of sight by the wide one."""
     reasons = {(one["data"] or {}).get("messageKey") for one in node["any"]}
-    return node["html"].startswith("<text") or (narrow and reasons == {"elmPartiallyObscured"})
+    scrolled = reasons <= {"elmPartiallyObscured", "shortTextContent"}
+    return node["html"].startswith("<text") or (narrow and scrolled)
 
 
 def _keyboard(page: Page) -> Iterator[str]:

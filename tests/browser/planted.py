@@ -96,6 +96,15 @@ DEFECTS = {
     "low contrast in a drawing in the dark": Defect(
         "fill: var(--ink)", "fill: #222", "drawings", "<text> drawn", DARK
     ),
+    "text beyond a drawing": Defect(
+        '<text y="15">', '<text x="70" y="15">', "drawings", "cut off by the drawing: <text> drawn"
+    ),
+    "text over text in a drawing": Defect(
+        "</text>", '</text><text y="17">too</text>', "drawings", "<text> too is drawn over <text>"
+    ),
+    "a formula that is not set": Defect(
+        ">drawn<", r">$\mathdefault{10}$<", "drawings", "not set: <text>"
+    ),
     "a list of no items": Defect(BODY, "<ul><p>no item</p></ul>", "axe", "list"),
     "a script": Defect(BODY, "<script>1</script>", "scripts", "<script>"),
     "a handler": Defect('<p id="text">', '<p id="text" onclick="1">', "scripts", "onclick"),

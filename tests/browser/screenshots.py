@@ -2,11 +2,12 @@
 
     python -m tests.browser.screenshots RUN docs/images
 
-writes report-light.png and report-dark.png of the run's report.html.
+writes the pictures in PICTURES of the run's report.html.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -21,8 +22,20 @@ from tests.browser.inspection import Inspection
 FOLDER = "FEDMETA_SCREENSHOTS"
 """Names the folder that the tests keep their pictures in."""
 
-TOP = 1500
-"""Rows of pixels of a picture for the documentation: the page's beginning."""
+PICTURES = {
+    "report-light": (Look("light", 1000), "header", "#trained"),
+    "report-dark": (Look("dark", 1000), "header", "#trained"),
+    "report-scores": (Look("light", 1000), "#held-out", "#curves figure"),
+    "report-epsilon": (Look("light", 1000), "#epsilon", "#epsilon figure"),
+}
+"""Pictures for the documentation: how the page is looked at, its first and its last part shown."""
+
+EDGES = """[
+    document.querySelector(%s).getBoundingClientRect().top + scrollY,
+    document.querySelector(%s).getBoundingClientRect().bottom + scrollY,
+].map(Math.round)"""
+
+COLOURS = 128
 
 
 def folder() -> Path:
@@ -41,18 +54,19 @@ def keep(found: Inspection, into: Path) -> None:
 
 
 def for_documentation(report: Path, into: Path) -> list[Path]:
-    """Write the beginning of the page, light and dark, in few colours; the files."""
+    """Write PICTURES of the page, in few colours; the files."""
     into.mkdir(parents=True, exist_ok=True)
     written = []
     with running() as browser:
         page = browser.page()
         page.open(report.resolve().as_uri())
-        for scheme in ("light", "dark"):
-            page.look(Look(scheme, 1000))
+        for name, (look, first, last) in PICTURES.items():
+            page.look(look)
+            top, bottom = page.evaluate(EDGES % (json.dumps(first), json.dumps(last)))
             picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
-            picture = picture.crop((0, 0, picture.width, min(picture.height, TOP)))
-            path = into / f"report-{scheme}.png"
-            picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+            picture = picture.crop((0, top, picture.width, bottom))
+            path = into / f"{name}.png"
+            picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
             written.append(path)
     return written
 
