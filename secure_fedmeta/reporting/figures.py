@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from secure_fedmeta.reporting.blocks import Figure, Grid
 from secure_fedmeta.reporting.svg import ACCENT, INK, MUTED, PAPER, content, style
@@ -66,7 +66,7 @@ def held_out_curve(
                 markersize=4,
             )
         if metric == "mse" and all(r[arm] > 0 for r in rows for arm in ("adapted", "unadapted")):
-            axes.set_yscale("log")  # an untrained model can adapt away by orders of magnitude
+            _logarithmic(axes, "y")  # an untrained model can adapt away by orders of magnitude
         _finish(drawing, axes, _ROUND)
         svg, box = content(drawing, "score")
     first, last = rows[0], rows[-1]
@@ -206,7 +206,7 @@ def dots(clients: Sequence[str], held_out: Mapping[str, Any], data: Grid) -> Fig
     with style():
         lower = " (less is better)" if metric in LOWER_IS_BETTER else ""
         drawing, axes = _axes(
-            "", plot=0.2 + 0.26 * len(clients), left=0.2 + 0.078 * max(map(len, labels)), legend=2
+            "", plot=0.2 + 0.26 * len(clients), left=0.2 + max(map(_inches, labels)), legend=2
         )
         for arm in reversed(arms):
             axes.plot(
@@ -216,7 +216,7 @@ def dots(clients: Sequence[str], held_out: Mapping[str, Any], data: Grid) -> Fig
         axes.set_yticks(range(len(clients)), labels)
         axes.set_ylim(len(clients) - 0.5, -0.5)
         if metric == "mse" and min(finite) > 0:
-            axes.set_xscale("log")
+            _logarithmic(axes, "x")
         _finish(drawing, axes, f"{METRICS.get(metric, metric)}{lower}")
         svg, box = content(drawing, "clients")
     return Figure(
@@ -242,6 +242,14 @@ def drawable(text: str) -> str:
     return "".join(one if _font().get_char_index(ord(one)) else "?" for one in plain(text, _LABEL))
 
 
+def _inches(label: str) -> float:
+    """How wide a label of an axis is drawn, before the axes are placed."""
+    font = _font()
+    font.set_size(float(mpl.rcParams["font.size"]), 72)
+    font.set_text(label)
+    return float(font.get_width_height()[0]) / 64 / 72
+
+
 def _axes(
     title: str, *, plot: float = 2.4, left: float = 0.62, legend: int = 1
 ) -> tuple[Drawing, Axes]:
@@ -263,6 +271,22 @@ def _axes(
     axes.grid(visible=True)
     axes.set_axisbelow(True)
     return drawing, axes
+
+
+def _logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with few ticks and plain numbers: no formula is set in figures."""
+    if name == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log")
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(4))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _finish(drawing: Drawing, axes: Axes, xlabel: str, *, legend: bool = True) -> None:
