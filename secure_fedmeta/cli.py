@@ -26,6 +26,7 @@ from secure_fedmeta.cli_output import (
     print_anywhere,
     show,
     stopped_once,
+    visible,
 )
 from secure_fedmeta.cli_run import run, show_report, with_size
 from secure_fedmeta.cli_tune import tune
@@ -82,7 +83,7 @@ def verify(
         print(json.dumps(outcome.to_json()))
     else:
         for line in outcome.lines():
-            print(line)
+            print(visible(line))
     raise typer.Exit(OK if outcome.accepted else CHECK_FAILED)
 
 
@@ -331,7 +332,7 @@ def _refuse_options_beside(config: Path) -> None:
 
 def _fail(error: object, code: int) -> None:
     with contextlib.suppress(OSError):  # where the terminal has gone nobody can be told
-        print(f"fedmeta: {error}", file=sys.stderr, flush=True)
+        print(f"fedmeta: {visible(str(error))}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secure_fedmeta.cli_output import Json, Show, show
+from secure_fedmeta.cli_output import Json, Show, show, visible
 
 if TYPE_CHECKING:
     from crypto.locked_file import Lock
@@ -168,7 +168,7 @@ def show_agent(
         return
     for name, value in found.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        print(f"{name.replace('_', ' ')}: {'-' if shown is None else shown}")
+        print(visible(f"{name.replace('_', ' ')}: {'-' if shown is None else shown}"))
 
 
 @agent_app.command("explain")
@@ -185,7 +185,7 @@ def explain(
         print(json.dumps(found.to_json(), allow_nan=False))
         return
     for line in found.lines():
-        print(line)
+        print(visible(line))
 
 
 @agent_app.command("observe")

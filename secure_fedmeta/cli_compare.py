@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fedmeta.cli_output import Json, Show, show
+from secure_fedmeta.cli_output import Json, Show, show, visible
 
 _CHECK_FAILED = 1
 
@@ -40,7 +40,7 @@ def compare(
         try:
             found = comparison.compare(runs, unpinned=unpinned)
         except comparison.NotVerified as error:
-            print(f"fedmeta: {error}", file=sys.stderr)
+            print(f"fedmeta: {visible(str(error))}", file=sys.stderr)
             raise typer.Exit(_CHECK_FAILED) from error
     if plot is not None:
         comparison.draw(found, plot)

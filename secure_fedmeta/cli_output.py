@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -27,12 +28,14 @@ from typer.core import TyperGroup
 from secure_fedmeta.errors import FedmetaError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 READER_GONE: Final = 141
 """Exit code where whoever reads the output has gone: what a shell shows for SIGPIPE."""
 GRACE_SECONDS: Final = 10.0
 """How long signals are not heard after one that was."""
+_UNSEEN: Final = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Unicode's categories of characters without a shape of their own, but for the blank."""
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEPT: Final = {
     "run": "what the log and the ledger acknowledged is kept",
@@ -99,14 +102,38 @@ def interrupted_in(directory: Path | None, stop: KeyboardInterrupt) -> Interrupt
 
 
 def show(found: RenderableType) -> None:
-    """Print text or tables on stdout."""
+    """Print text or tables on stdout, as `visible` has it."""
     from rich.console import Console
 
     class Terminal(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # Rich would exit with 1, which says that a check failed
 
-    Terminal(highlight=False).print(found)
+    Terminal(highlight=False).print(_Visible(found))
+
+
+def visible(text: str) -> str:
+    """Text whose words may be somebody else's, for a terminal: what cannot be seen is written out.
+
+    A name in a report, a log, a config or a table could otherwise send the terminal commands, or
+    turn or hide what stands beside it.
+    """
+    return "".join(
+        f"\\u{{{ord(one):x}}}" if unicodedata.category(one) in _UNSEEN and one != "\n" else one
+        for one in text
+    )
+
+
+class _Visible:
+    """A renderable with the colours and tables of another, and its text as `visible` has it."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            shown = segment.control or (segment.text.isascii() and segment.text.isprintable())
+            yield segment if shown else segment._replace(text=visible(segment.text))
 
 
 def leave_quietly() -> None:

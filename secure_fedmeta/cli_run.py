@@ -114,9 +114,17 @@ def _refuse_beside_resume(config: Path | None, overrides: list[str] | None) -> N
 def show_report(directory: Path, found: dict[str, Any]) -> None:
     """Print a run's closing tables."""
     from secure_fedmeta.console import render_report
+    from secure_fedmeta.errors import RunDirectoryError
     from secure_fedmeta.reporting import HTML
 
-    show(render_report(directory, found))
+    try:
+        shown = render_report(directory, found)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{directory} holds a report that this version cannot show ({error!r}); "
+            "fedmeta verify says whether it is as it was written"
+        ) from error
+    show(shown)
     if (page := directory / HTML).is_file():
         print(f"Report: {with_size(page)}")
 
