@@ -66,7 +66,7 @@ def gaussian_epsilon(
     Returns:
         "prv", "pld" and "rdp", and "exact" without sampling. Where "rdp" passes 100, the noise
         multiplier 10,000, or the rounding of an FFT half of delta, "prv" and "pld" are left out,
-        and "prv" above 10,000 steps or where Opacus refuses so small a delta.
+        and "prv" above 10,000 steps or where Opacus has no figure at so small or so large a delta.
 
     Raises:
         EventRefused: an argument outside its range.
@@ -182,7 +182,7 @@ def _figure(course: Course, delta: float, accountant: str) -> float | None:
             return None
         try:
             return _opacus("PRVAccountant", course, _above_rounding(course, delta))
-        except ValueError:  # its own grid is too long for so small a delta
+        except (ValueError, RuntimeError):  # too long a grid for a small delta; none near 1
             return None
     width = _width(course, PLD_STEP)
     return _compose([_pld(z, rate, width) for z, rate, _ in course], course, delta)

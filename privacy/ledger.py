@@ -127,7 +127,7 @@ class Ledger:
             expires=expires,
         )
         if expires is not None and (expires.tzinfo is None or expires <= made.granted):
-            raise LedgerError(f"expiry {expires.isoformat()} lacks a time zone or has passed")
+            raise LedgerError(f"expires {expires.isoformat()} lacks a time zone or has passed")
         with self._store.writing() as connection:
             held = newest_grants(connection, population)
             if not held and adversary is not None:

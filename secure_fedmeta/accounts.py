@@ -12,7 +12,9 @@ from privacy.errors import LedgerError
 from privacy.ledger import Ledger
 from privacy.ledger_rows import Grant, adversary_of, unit_of
 from secure_fedmeta.budget import filter_name, grant_row, room
-from secure_fedmeta.errors import DataError
+from secure_fedmeta.errors import DataError, in_options
+
+_OPTIONS = ("unit", "epsilon", "delta", "approver", "expires", "adversary", "order")
 
 
 def accounts(ledger: Ledger, populations: Sequence[str]) -> list[dict[str, Any]]:
@@ -63,16 +65,19 @@ def grant(
     Raises:
         LedgerError: a value that is unknown or out of range, or that contradicts an earlier grant.
     """
-    return ledger.grant(
-        population,
-        unit=unit_of(unit),
-        epsilon=epsilon,
-        delta=delta,
-        approver=approver,
-        expires=None if expires is None else _moment(expires),
-        adversary=adversary_of(adversary),
-        order=order,
-    )
+    try:
+        return ledger.grant(
+            population,
+            unit=unit_of(unit),
+            epsilon=epsilon,
+            delta=delta,
+            approver=approver,
+            expires=None if expires is None else _moment(expires),
+            adversary=adversary_of(adversary),
+            order=order,
+        )
+    except LedgerError as error:
+        raise type(error)(in_options(str(error), _OPTIONS)) from error
 
 
 def export(ledger: Ledger, population: str) -> dict[str, Any]:
@@ -126,5 +131,5 @@ def _moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise LedgerError(f"expiry {text!r} is no date such as 2027-01-31: {error}") from error
+        raise LedgerError(f"expires {text!r} is no date such as 2027-01-31: {error}") from error
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -97,20 +97,25 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show the report of a finished run, or render its page anew with a later assessment."""
-    from secure_fedmeta.reporting import HTML, MARKDOWN, render_again
-    from secure_fedmeta.results import read_assessment, read_report
+    from secure_fedmeta.console_progress import display
 
-    targets = {HTML: html, MARKDOWN: markdown}
-    render_again(run_directory, {form: path for form, path in targets.items() if path is not None})
-    found = read_report(run_directory)
-    assessment = read_assessment(run_directory)
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("reading the report")
+        from secure_fedmeta.reporting import HTML, MARKDOWN, render_again
+        from secure_fedmeta.results import read_assessment, read_report
+
+        targets = {HTML: html, MARKDOWN: markdown}
+        given = {form: path for form, path in targets.items() if path is not None}
+        render_again(run_directory, given)
+        found = read_report(run_directory)
+        assessment = read_assessment(run_directory)
     if assessment is not None:
         found["assessment"] = assessment
     if as_json:
         print(json.dumps(found))
     else:
         show_report(run_directory, found)
-        for path in (path for path in targets.values() if path is not None):
+        for path in given.values():
             print(f"Rendered: {with_size(path)}")
 
 

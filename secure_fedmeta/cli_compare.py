@@ -42,8 +42,9 @@ def compare(
         except comparison.NotVerified as error:
             print(f"fedmeta: {visible(str(error))}", file=sys.stderr)
             raise typer.Exit(_CHECK_FAILED) from error
-    if plot is not None:
-        comparison.draw(found, plot)
+        if plot is not None:
+            shown.stage("drawing the scores")
+            comparison.draw(found, plot)
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fedmeta.cli_output import Json, show
+from secure_fedmeta.cli_output import Json, Show, show
 
 ledger_app = typer.Typer(help="Privacy budgets over many runs.", no_args_is_help=True)
 LedgerUrl = Annotated[
@@ -32,10 +32,14 @@ def ledger_show(
     as_json: Json = False,
 ) -> None:
     """Show what was granted, what is spent, and how many more rounds like the last one fit."""
-    from secure_fedmeta.accounts import accounts
-    from secure_fedmeta.budget import open_ledger
+    from secure_fedmeta.console_progress import display
 
-    rows = accounts(open_ledger(ledger), populations or ())
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("reading the ledger")
+        from secure_fedmeta.accounts import accounts
+        from secure_fedmeta.budget import open_ledger
+
+        rows = accounts(open_ledger(ledger), populations or ())
     if as_json:
         print(json.dumps({"populations": rows}))
         return
@@ -121,11 +125,15 @@ def ledger_restore(
     as_json: Json = False,
 ) -> None:
     """Add what an export holds and the ledger lacks; nothing is changed or removed."""
-    from secure_fedmeta.accounts import read_export
-    from secure_fedmeta.budget import open_ledger
+    from secure_fedmeta.console_progress import display
 
-    exported = read_export(file)
-    added = open_ledger(ledger).restore(exported)
+    with display(Show.AUTO, as_json=as_json) as shown:
+        shown.stage("adding to the ledger")
+        from secure_fedmeta.accounts import read_export
+        from secure_fedmeta.budget import open_ledger
+
+        exported = read_export(file)
+        added = open_ledger(ledger).restore(exported)
     population = exported.get("population")
     facts = {"population": population, "added": added}
     print(json.dumps(facts) if as_json else f"Added {added} charges of {population}.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class FedmetaError(Exception):
@@ -60,6 +61,22 @@ class AgentError(FedmetaError):
 
 class StateError(FedmetaError):
     """The state directory, which holds keys, pins and the ledger, cannot be used as it is."""
+
+
+def in_options(text: str, options: Collection[str]) -> str:
+    """A refusal in the words of the command line.
+
+    Args:
+        text: names settings as the libraries do: its first word, or words with underscores.
+        options: the names that are options of the command.
+    """
+    named = {option.replace("-", "_"): f"--{option.replace('_', '-')}" for option in options}
+
+    def option(found: re.Match[str]) -> str:
+        plain = found.start() > 0 and "_" not in found.group()
+        return found.group() if plain else named.get(found.group(), found.group())
+
+    return re.sub(r"\w+", option, text)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, key: str) -> ConfigError:

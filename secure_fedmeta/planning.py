@@ -7,6 +7,7 @@ computed from public constants.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from privacy.events import Event, GaussianSteps, Mechanism
 from privacy.plan import PrivacyPlan
 from privacy.terms import Terms
 from privacy.unit import PLAIN_WORDS, RELATION_OF, Unit
-from secure_fedmeta.errors import ConfigError, unknown_name
+from secure_fedmeta.errors import ConfigError, in_options, unknown_name
 
 POINTS = 16
 """Numbers of rounds at which the curve of epsilon is computed."""
@@ -168,9 +169,7 @@ def outlook(request: Request) -> Outlook:
             raise _out_of_range(name, value, f"a number from {least:g} to {most:g}")
     for name, most in _COUNTS:
         value = getattr(request, name)
-        smallest = (
-            0 if name == "max_colluders" else 2 if name in ("clients", "min_survivors") else 1
-        )
+        smallest = {"max_colluders": 0, "clients": 2, "min_survivors": 2}.get(name, 1)
         if value is not None and not smallest <= value <= most:
             raise _out_of_range(name, value, f"an integer from {smallest} to {most}")
     try:
@@ -178,7 +177,8 @@ def outlook(request: Request) -> Outlook:
             return _at_the_client(request, unit)
         return _in_the_sum(request, mechanism, unit)
     except (PlanRefused, EventRefused) as error:
-        raise ConfigError(str(error)) from error
+        text = re.sub("^epsilon", "target_epsilon", str(error))
+        raise ConfigError(in_options(text, Request.__dataclass_fields__)) from error
 
 
 def outlook_of(plan: PrivacyPlan) -> Outlook:

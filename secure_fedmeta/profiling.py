@@ -11,6 +11,7 @@ On a CUDA device the stages are NVTX ranges as well, for Nsight Systems.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from secure_fedmeta.tasks import SourceInfo
 TRACE: Final = "trace.json"
 ROUNDS: Final = 3
 MOST_EVENTS: Final = 100_000
+_KINETO_LEVEL: Final = "KINETO_LOG_LEVEL"
 _RANGES: Final = ("user_annotation", "gpu_user_annotation")
 _WORK: Final = ("cpu_op", "kernel", "gpu_memcpy", "gpu_memset")
 _NAME: Final = re.compile(r"[\w:.<>(), *&#~-]{1,300}", re.ASCII)
@@ -63,7 +65,8 @@ class Profile:
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
         self._profiler = profile(activities=activities, acc_events=True)
-        self._profiler.start()
+        with _silent_kineto():
+            self._profiler.start()
         with observed(self._range):
             try:
                 yield
@@ -101,6 +104,23 @@ class Profile:
             events = json.loads(raw.read_text(encoding="utf-8"))["traceEvents"]
         self.path = self._folder / TRACE
         self.path.write_text(json.dumps(bare(events), separators=(",", ":")), encoding="utf-8")
+
+
+@contextmanager
+def _silent_kineto() -> Iterator[None]:
+    """Keep the library under torch's profiler from writing to stderr.
+
+    It reads the variable once, when a process profiles for the first time; 6 is above all levels.
+    Whoever sets it is obeyed.
+    """
+    if _KINETO_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_KINETO_LEVEL] = "6"
+    try:
+        yield
+    finally:
+        del os.environ[_KINETO_LEVEL]
 
 
 @contextmanager

@@ -88,9 +88,17 @@ def _kept(name: str, rand: Callable[[int], bytes]) -> bytes:
 
 
 def _read_kept(path: Path) -> bytes:
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise StateError(f"others can read {path}: run chmod 600 on it")
-    secret = path.read_bytes()
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise StateError(f"{path} is no regular file: restore it, or move it away")
+        if stat.S_IMODE(mode) & 0o077:
+            raise StateError(f"others can read {path}: run chmod 600 on it")
+        secret = path.read_bytes()
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be read: {error.strerror}; restore it, or what it leads to"
+        ) from error
     if len(secret) != SECRET_BYTES:
         raise StateError(f"{path} holds {len(secret)} bytes, not {SECRET_BYTES}: restore it")
     return secret

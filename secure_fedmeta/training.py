@@ -88,6 +88,7 @@ def run(
             where it is, and can be resumed.
     """
     progress, site = progress or Silent(), site or Site()
+    Workspace.check(out)
     progress.stage("reading data and sizing the noise")
     parts = assemble(config, module=module, loss=loss, site=site)
     for instrument in instruments:

@@ -100,6 +100,7 @@ def tune(
         LedgerError: the ledger cannot be used.
     """
     progress = progress or Silent()
+    Workspace.check(out)
     progress.stage("reading data and pricing the candidates")
     search = _Search(config, rand, site)
     search.check_affordable()
@@ -183,13 +184,9 @@ class _Search:
 
     def facts(self, directory: Path) -> Started:
         """What the one who watches is told before the first candidate."""
-        return Started(
-            directory=directory,
-            rounds=sum(one.parts.plan.rounds for one in self.candidates),
-            population=self._config.ledger.population if self.charged else None,
-            granted=None,
-            metric=None,
-        )
+        rounds = sum(one.parts.plan.rounds for one in self.candidates)
+        population = self._config.ledger.population if self.charged else None
+        return Started(directory, rounds, population, granted=None, metric=None)
 
     def check_affordable(self) -> None:
         """Raises BudgetExceeded unless the grants cover every candidate to its last round."""
@@ -389,7 +386,7 @@ class _Labelled:
         """A candidate's run is no start of the search."""
 
     def ended(self, status: str) -> None:
-        """Nor is it its end."""
+        """Nor its end."""
 
     def stage(self, text: str) -> None:
         """Pass on, with the candidate's number."""

@@ -47,6 +47,29 @@ class Workspace:
             raise RunDirectoryError(f"cannot make {path}: {error.strerror}") from error
         return cls(path, run_id)
 
+    @staticmethod
+    def check(out: Path) -> None:
+        """Refuse a folder in which no run directory can be made; makes nothing.
+
+        Raises:
+            RunDirectoryError: it is no folder or below none, or cannot be written, or something
+                that is no link stands where `latest` belongs.
+        """
+        for place in (out, *out.absolute().parents):
+            try:
+                place.lstat()
+                usable = place.is_dir()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise _cannot_make(out, f"{place}: {error.strerror}") from error
+            if not usable:
+                raise _cannot_make(out, f"{place} is no folder")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise _cannot_make(out, f"{place} cannot be written")
+            break
+        _latest(out)
+
     @classmethod
     def of(cls, directory: Path) -> Workspace:
         """The directory of a run that exists; a link such as `latest` is followed.
@@ -103,6 +126,10 @@ class Workspace:
 def name_run(name: str, *, moment: datetime, suffix: str) -> str:
     """The id of a run: when it starts, the config's name, and what makes it unique."""
     return f"{moment:%Y%m%d-%H%M%S}-{name}-{suffix}"
+
+
+def _cannot_make(out: Path, why: str) -> RunDirectoryError:
+    return RunDirectoryError(f"cannot make a run directory in {out}: {why}")
 
 
 def _latest(out: Path) -> Path:

@@ -68,7 +68,7 @@ def list_images(root: Path) -> list[ImageFile]:
     """
     found: list[ImageFile] = []
     with _opened(root) as top:
-        for client in _names(top, root.name):
+        for client in _names(top, ""):
             with _inside(top, client, client) as classes:
                 for label in _names(classes, client):
                     with _inside(classes, label, f"{client}/{label}") as files:
@@ -151,12 +151,28 @@ def _checked(image: ImageFile) -> ImageFile:
 
 
 def _names(folder: int, name: str) -> list[str]:
-    """What the folder holds, sorted; hidden names are left out."""
-    names = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
-    for entry in names:
-        if not entry.isprintable() or len(entry) > 200:
-            raise DataError(f"{name}: holds a name that cannot be shown, {entry!r}")
-    return names
+    """What the folder holds, sorted; hidden names are left out.
+
+    Args:
+        folder: its descriptor.
+        name: its path below the one that a person named; that one's is empty.
+
+    Raises:
+        DataError: it holds a link, whether anybody would follow it or not, or an unprintable name.
+    """
+    names: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.name.isprintable() or len(entry.name) > 200:
+                where = name or "the folder"
+                raise DataError(f"{where}: holds a name that cannot be shown, {entry.name!r}")
+            if entry.is_symlink():
+                where = f"{name}/{entry.name}" if name else entry.name
+                raise DataError(f"{where}: is a link; allowed are client/class/file, without links")
+            names.append(entry.name)
+    return sorted(names)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Tables in Parquet files, read by pyarrow: columns of bools, integers, floats and text.
 
-Rows and unpacked bytes are checked by the file's own summary before a page is unpacked. Text is
-kept as places in a list of different words while it is read, so that a word that a small file
-repeats a million times is made once.
+Rows and unpacked bytes are checked by the file's own summary before a page is unpacked, and again
+while they are read, since a summary may be false. Text is kept as places in a list of different
+words while it is read, so that a word that a small file repeats a million times is made once.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ def parquet_sheet(
 
 
 def _rows(opened: Any, file: str, columns: Sequence[str]) -> Iterator[Row]:
-    number = 0
+    number = unpacked = 0
     try:
         for batch in opened.iter_batches(batch_size=_BATCH, columns=list(columns)):
+            unpacked += sum(_bytes(batch.column(name), fresh=number == 0) for name in columns)
+            if unpacked > MAX_BYTES:
+                raise too_large(file)
             held = [_values(batch.column(name), file, name) for name in columns]
             for values in zip(*held, strict=True):
                 number += 1
@@ -74,6 +77,13 @@ def _rows(opened: Any, file: str, columns: Sequence[str]) -> Iterator[Row]:
                 yield Where(file, number, "row"), cells
     except _DAMAGE as error:
         raise DataError(f"{file}, row {number + 1}: cannot be read ({error})") from error
+
+
+def _bytes(column: Any, *, fresh: bool) -> int:
+    """What a column of a batch takes; the list of words is in every batch, and counts once."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    return int(column.indices.nbytes) + (int(column.dictionary.nbytes) if fresh else 0)
 
 
 def _values(column: Any, file: str, name: str) -> list[Any]:

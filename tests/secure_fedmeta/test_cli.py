@@ -98,6 +98,17 @@ def test_init_then_run_needs_no_name(folder: Path, call: Call) -> None:
     assert "Did you mean 'sinusoid'" in call("init", "sinusoids").message
 
 
+def test_a_place_that_cannot_be_is_told_before_anything_is_charged(
+    folder: Path, call: Call
+) -> None:
+    (folder / "file").touch()
+    ended = call("run", write(folder), "--out", "file/runs")
+    assert (ended.code, ended.out) == (2, "")
+    assert "cannot make a run directory in file/runs: " in ended.message
+    assert ended.message.endswith("file is no folder")
+    assert default_ledger().populations() == ()
+
+
 def test_overrides(folder: Path, call: Call) -> None:
     ended = call("run", write(folder), "--json", "--set", "training.rounds=1", "--set", "name=x")
     assert ended.json["rounds"]["planned"] == 1

@@ -173,10 +173,10 @@ def test_a_backup_and_back(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("grant", "p", "--epsilon", "0", "--approver", "x"), "epsilon 0.0"),
-        (("grant", "p", "--epsilon", "-1", "--approver", "x"), "epsilon -1.0"),
-        (("grant", "p", "--epsilon", "nan", "--approver", "x"), "epsilon nan"),
-        (("grant", "p", "--epsilon", "inf", "--approver", "x"), "epsilon inf"),
+        (("grant", "p", "--epsilon", "0", "--approver", "x"), "--epsilon 0.0"),
+        (("grant", "p", "--epsilon", "-1", "--approver", "x"), "--epsilon -1.0"),
+        (("grant", "p", "--epsilon", "nan", "--approver", "x"), "--epsilon nan"),
+        (("grant", "p", "--epsilon", "inf", "--approver", "x"), "--epsilon inf"),
         (("grant", "p", "--epsilon", "1e-320", "--approver", "x"), "positive, finite and normal"),
         (("grant", "p", "--epsilon", "much", "--approver", "x"), "much"),
         (("grant", "p", "--epsilon", "1", "--delta", "1", "--approver", "x"), "delta 1.0"),

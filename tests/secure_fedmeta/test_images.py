@@ -175,6 +175,12 @@ def link_client(folder: Path) -> None:
     (folder / "north").symlink_to(folder.parent / "outside")
 
 
+def link_unread(folder: Path) -> None:
+    """To an image of a class that is too small to be in any task."""
+    (folder / "north/class small").mkdir()
+    (folder / "north/class small/0.png").symlink_to(folder / "north/class 0/0.png")
+
+
 def pipe(folder: Path) -> None:
     (folder / "north/class 0/0.png").unlink()
     os.mkfifo(folder / "north/class 0/0.png")
@@ -189,6 +195,7 @@ def no_file(folder: Path) -> None:
     ("change", "expected"),
     [
         (link_file, r"^north/class 0/0\.png: .*without links"),
+        (link_unread, r"^north/class small/0\.png: .*without links"),
         (link_class, r"^north/class x: .*without links"),
         (link_client, r"^north: .*without links"),
         (pipe, r"^north/class 0/0\.png: is no regular file"),

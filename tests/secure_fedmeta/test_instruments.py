@@ -121,6 +121,15 @@ def test_of_too_many_events_the_stages_and_the_longest_are_kept(
     assert found["otherData"] == {"left_out": 3}
 
 
+def test_the_profiler_itself_writes_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Beneath Python, into the middle of a panel or of plain lines."""
+    with Profile().watching(tmp_path):
+        torch.ones(2).sum()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_private_data_are_not_profiled() -> None:
     info = assemble(tiny()).source.info
     Profile().check(info)

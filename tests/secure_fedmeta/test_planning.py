@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import tomli_w
 
 from privacy.accountant import Adversary
+from privacy.errors import PlanRefused
 from secure_fedmeta import cli, planning
 from secure_fedmeta.pipeline import assemble
 from tests.secure_fedmeta.federation import settings, tiny
@@ -201,6 +203,43 @@ def test_the_curve_ends_at_the_claim(mechanism: str) -> None:
     assert found.after(5).worst < found.after(20).worst
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--min-survivors 99", "--min-survivors 99 is not an integer from 2 to 10"),
+        ("--max-colluders 50", "--max-colluders 50 is not an integer from 0 to 9"),
+        ("--max-participations 3", "--max-participations 3 with unit task: only a client"),
+        ("--tasks-per-user 3", "--tasks-per-user with unit task: allowed for unit user"),
+        ("--unit client --rate 0.1", "--rate 0.1 with unit client: .* --max-participations where"),
+        ("--mechanism gaussian --unit client", "--unit client with noise at the client"),
+    ],
+)
+def test_a_refusal_names_the_options_and_no_settings(
+    capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    code, out, err = run(capsys, "--noise-multiplier", "3", *words.split())
+    assert (code, out) == (2, "")
+    assert re.search(f"^fedmeta: {said}", err, re.MULTILINE), err
+    assert "_" not in err
+
+
+def test_a_target_that_is_out_of_reach_names_its_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PlanRefused("epsilon 1e-06 is out of reach at this delta and rounds")
+
+    monkeypatch.setattr(planning, "_in_the_sum", refuse)
+    code, _, err = run(capsys, "--target-epsilon", "1e-6")
+    assert code == 2
+    assert "fedmeta: --target-epsilon 1e-06 is out of reach at this delta and rounds\n" in err
+
+
+def test_a_delta_near_one_has_a_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--noise-multiplier", "3", "--delta", "0.999999", "--rate", "0.5")
+    assert planned(capsys, *words)["claim"] is not None
+
+
 def request(**changes: Any) -> planning.Request:
     base: dict[str, Any] = dict.fromkeys(planning.Request.__dataclass_fields__)
     base |= {"mechanism": "skellam", "unit": "task", "rate": 1.0, "noise_multiplier": 8.0}
@@ -228,8 +267,8 @@ def request(**changes: Any) -> planning.Request:
         (("--noise-multiplier", "1", "--rounds", "0"), "--rounds = 0: must be an integer from 1"),
         (("--noise-multiplier", "1", "--clients", "1"), "--clients = 1: must be an integer from 2"),
         (("--noise-multiplier", "1", "--max-colluders", "-1"), "--max-colluders = -1"),
-        (("--noise-multiplier", "1", "--max-colluders", "10"), "max_colluders 10"),
-        (("--noise-multiplier", "1", "--min-survivors", "11"), "min_survivors 11"),
+        (("--noise-multiplier", "1", "--max-colluders", "10"), "--max-colluders 10"),
+        (("--noise-multiplier", "1", "--min-survivors", "11"), "--min-survivors 11"),
         (("--noise-multiplier", "1", "--dimension", "0"), "--dimension = 0"),
         (("--noise-multiplier", "1", "--person-units", "1001"), "--person-units = 1001"),
         (("--noise-multiplier", "1", "--unit", "taks"), "Did you mean 'task'?"),

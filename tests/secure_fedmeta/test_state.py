@@ -95,6 +95,21 @@ def test_a_key_of_the_wrong_length_is_refused(state_dir: Path, size: int) -> Non
         state.signing_seed(os.urandom)
 
 
+@pytest.mark.parametrize("name", ["log-signing.key", "blocks.key"])
+@pytest.mark.parametrize("what", ["folder", "dangling link", "pipe"])
+def test_what_is_no_key_is_refused_in_words(name: str, what: str) -> None:
+    path = state.state_directory() / name
+    if what == "folder":
+        path.mkdir(mode=0o700)
+    elif what == "pipe":
+        os.mkfifo(path, 0o600)
+    else:
+        path.symlink_to("gone")
+    take = state.signing_seed if name == "log-signing.key" else state.block_secret
+    with pytest.raises(StateError, match=rf"{name} (is no regular file|cannot be read: No such)"):
+        take(os.urandom)
+
+
 def test_of_processes_that_race_one_key_stands() -> None:
     ready = threading.Barrier(8)
     found: list[bytes] = []

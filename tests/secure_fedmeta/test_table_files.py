@@ -8,6 +8,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,14 @@ def flipped(data: bytes) -> bytes:
     return data[:60] + bytes([data[60] ^ 255]) + data[61:]
 
 
+def packed_by(method: int, data: bytes) -> bytes:
+    """The archive with another number for its compression, in both of its headers."""
+    central = data.rindex(b"PK\x01\x02")
+    number = method.to_bytes(2, "little")
+    local = data[:8] + number + data[10:central]
+    return local + data[central : central + 10] + number + data[central + 12 :]
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -185,6 +194,7 @@ def flipped(data: bytes) -> bytes:
         pytest.param(flipped(saved(a=np.ones(9))), "savez", id="flipped"),
         pytest.param(saved(a=np.ones(9))[:-30], "savez", id="cut"),
         pytest.param(b"", "savez", id="empty"),
+        pytest.param(packed_by(99, saved(a=np.ones(9))), "savez.*not supported", id="method"),
     ],
 )
 def test_hostile_npz_files_are_refused_by_name(tmp_path: Path, data: bytes, expected: str) -> None:
@@ -213,6 +223,38 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
         monkeypatch.setattr(f"secure_fedmeta.tasks.table_{form}.MAX_BYTES", 100_000)
         with pytest.raises(DataError, match="unpacks to more than"):
             open_table(tmp_path / f"t.{form}", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "allowed"), [("numbers", 2**13, 200_000), ("words", 2**20, 1_100_000)]
+)
+def test_a_parquet_file_whose_summary_understates_it_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, told: int, allowed: int
+) -> None:
+    path = tmp_path / "t.parquet"
+    numbers = np.arange(125_000)
+    values = numbers if kind == "numbers" else [f"{number:08d}" for number in numbers]
+    # Rows as the file has them, so that nothing but the sizes is false.
+    pq.write_table(pa.table({"a": values}), path, use_dictionary=kind == "words")
+    summary = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    true, lie = varint(summary.total_uncompressed_size), varint(told)
+    data = path.read_bytes()
+    assert data.count(true) == 2  # of the column and of its row group
+    assert len(lie) == len(true)
+    path.write_bytes(data.replace(true, lie))
+    monkeypatch.setattr("secure_fedmeta.tasks.table_parquet.MAX_BYTES", allowed)
+    rows = open_table(path, ["a"]).rows
+    with pytest.raises(DataError, match=r"t\.parquet: unpacks to more than"):
+        list(islice(rows, 30_000))  # and not only at the end of 125,000
+
+
+def varint(number: int) -> bytes:
+    """A positive number as Thrift's compact protocol writes it."""
+    left, found = number << 1, bytearray()
+    while left >= 128:
+        found.append(left & 127 | 128)
+        left >>= 7
+    return bytes([*found, left])
 
 
 @pytest.mark.parametrize("form", ["csv", "npz", "parquet"])

@@ -39,6 +39,21 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         Workspace.create(tmp_path / "file", "one")
 
 
+def test_a_folder_that_cannot_be_made_is_told_beforehand_and_nothing_is_made(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("gone")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file", "file/below", "dangling", "dangling/below", "loop/x", "x" * 300 + "/y"):
+        with pytest.raises(RunDirectoryError, match="cannot make a run directory in"):
+            Workspace.check(tmp_path / name)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("", "new", "new/below", "link/new"):
+        Workspace.check(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "dangling", "loop", "link"}
+
+
 def test_latest_points_at_the_newest(tmp_path: Path) -> None:
     for name in ("one", "two"):
         Workspace.create(tmp_path, name).point_latest()
