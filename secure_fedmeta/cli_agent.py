@@ -213,7 +213,9 @@ def observe(
     for change in noticed.changes:
         print(f"Noticed at {change}.")
     if not noticed.changes:
-        print("No change was noticed. What was learned stays as it is: fedmeta agent learn AGENT")
+        print(
+            "No change was noticed: what was learned stays as it is until fedmeta agent learn AGENT"
+        )
 
 
 @agent_app.command("learn")

@@ -39,6 +39,7 @@ _UNSEEN: Final = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEPT: Final = {
     "run": "what the log and the ledger acknowledged is kept",
+    "agent": "the agent file is whole, as it was before or as it is after",
     "ledger": "what was charged or granted is whole or not there; see fedmeta ledger show",
 }
 _NOTHING: Final = "nothing was charged; call it again"

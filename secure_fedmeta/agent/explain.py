@@ -118,7 +118,8 @@ class Explanation:
                 f"Parameter {moved.name}: length {moved.before:.4g}, moved by {moved.change:.4g}"
                 f"{share}."
             )
-        ranked = sorted(self.inputs, key=lambda one: -abs(one.change))[:MOST_IN_WORDS]
+        moving = [one for one in self.inputs if one.change != 0]
+        ranked = sorted(moving, key=lambda one: -abs(one.change))[:MOST_IN_WORDS]
         what = "weight" if self.single_weights else "length of the weights"
         for moved in ranked:
             found.append(
@@ -173,14 +174,12 @@ def _parameters(agent: PersonalAgent, own: torch.Tensor | None) -> tuple[Moved, 
 
 def _inputs(agent: PersonalAgent, own: torch.Tensor | None) -> tuple[tuple[Moved, ...], bool]:
     """Each input's weights in the first layer, and whether they are single weights."""
-    layout = agent.network.personal.spec
-    features = agent.spec.features
-    shape = layout.shapes[0]
-    if own is None or len(shape) != 2 or shape[1] != len(features):
+    network, features = agent.network, agent.spec.features
+    layout, first = network.personal.spec, network.reads
+    if own is None or first is None or first not in layout.names:
         return (), False
-    first = layout.names[0]
     before, after = (layout.unflatten(vector)[first] for vector in (agent.model, own))
-    if shape[0] == 1 and len(agent.network.local.spec.layers) == 1:
+    if before.shape[0] == 1 and len(network.local.spec.layers) == 1:
         pairs = zip(features, before[0].tolist(), after[0].tolist(), strict=True)
         return tuple(Moved(name, b, a, a - b) for name, b, a in pairs), True
     columns = zip(features, before.T, after.T, strict=True)

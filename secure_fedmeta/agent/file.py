@@ -35,7 +35,7 @@ from secure_fedmeta.agent.choice import FEWEST, WAYS, Choice, Mode, Way, folds_o
 from secure_fedmeta.agent.confidence import COLDEST, HOTTEST, Calibration, Errors
 from secure_fedmeta.agent.contents import MAX_CAPACITY, NOTICES, Contents, Learned
 from secure_fedmeta.agent.drift import LONGEST
-from secure_fedmeta.agent.spec import AgentSpec, Network
+from secure_fedmeta.agent.spec import AgentSpec, Line, Network
 from secure_fedmeta.config_base import Section
 from secure_fedmeta.errors import AgentError
 from secure_fedmeta.tasks.files import read_regular
@@ -46,7 +46,7 @@ PURPOSE: Final = "secure-fedmeta/agent"
 MAX_BYTES: Final = 2**29
 """Of an agent file: 512 MiB."""
 MAX_TEXT: Final = 2**24
-_Note = Annotated[str, Field(max_length=2000)]
+_Note = Annotated[str, Line]
 _Weight = Annotated[FiniteFloat, Field(gt=0, le=1)]
 
 

@@ -45,13 +45,30 @@ class Rows:
 
     Attributes:
         x: inputs, `[n, features] float32`.
-        y: targets, `[n] float32`; None where the file has none.
+        y: targets, `[n] float32`; None where the file has none, or a column of empty cells.
         clipped: column -> values set to the declared bound.
     """
 
     x: Floats
     y: Floats | None
     clipped: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row of a file.
+
+    Attributes:
+        where: it stands.
+        cells: column -> cell.
+        x: inputs, `[features] float32`.
+        y: target; None where there is none.
+    """
+
+    where: Where
+    cells: Mapping[str, str]
+    x: Floats
+    y: float | None
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,7 @@ class Reader:
         return None
 
     def read(self, path: Path) -> Rows:
-        """The examples of a file; its targets where it has that column.
+        """The examples of a file; its targets where it has any.
 
         Raises:
             ConfigError: the file is of another kind, or its reader is not installed.
@@ -131,27 +148,27 @@ class Reader:
         rows = list(self._each(path, tally))
         if not rows:
             raise DataError(f"{path.name}: holds no row")
-        y = [target for _, _, target in rows if target is not None]
+        y = [row.y for row in rows if row.y is not None]
+        if y and len(y) < len(rows):
+            bare = next(row for row in rows if row.y is None)
+            raise bare.where.refuse(self.target, "", "a target for every row, or for none")
         targets = np.array(y, dtype=np.float32) if y else None
-        return Rows(np.stack([x for _, x, _ in rows]), targets, dict(tally.clipped))
+        return Rows(np.stack([row.x for row in rows]), targets, dict(tally.clipped))
 
-    def each(self, path: Path) -> Iterator[tuple[Mapping[str, str], Floats, float | None]]:
-        """Cells, inputs and target of every row; as `read`."""
+    def each(self, path: Path) -> Iterator[Row]:
+        """Every row of a file; as `read`."""
         return self._each(path, Tally())
 
-    def _each(
-        self, path: Path, tally: Tally
-    ) -> Iterator[tuple[Mapping[str, str], Floats, float | None]]:
+    def _each(self, path: Path, tally: Tally) -> Iterator[Row]:
         sheet = open_table(path, self.columns, [self.target])
-        labelled = self.target in sheet.columns
         if self._spec.columns is None:
             _refuse_others(sheet.columns, {*self.columns, self.target}, path.name)
         for where, cells in sheet.rows:
             x, y = self._encode(self._inputs.read(cells, where, tally)), None
-            if labelled:
+            if cells.get(self.target):
                 held = self._target.read(cells[self.target], where, tally)
                 y = self._wanted({self.target: held})
-            yield cells, x, y
+            yield Row(where, cells, x, y)
 
     def read_labelled(self, path: Path) -> tuple[Floats, Floats]:
         """Inputs and targets of a file of examples.
@@ -163,7 +180,7 @@ class Reader:
         found = self.read(path)
         if found.y is None:
             raise DataError(
-                f"{path.name}: missing column {self.target}; examples need their target"
+                f"{path.name}: column {self.target} is missing or empty; examples need their target"
             )
         return found.x, found.y
 

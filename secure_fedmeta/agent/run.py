@@ -165,10 +165,10 @@ def _by_name(x: Floats, y: NDArray[np.generic], *, whole: bool) -> Iterator[list
 def _kept(reader: Reader, path: Path) -> dict[tuple[bytes, bytes], list[str]]:
     """Input and target, bit by bit -> the cells of a row of the table that gives them."""
     found = {}
-    for cells, x, y in reader.each(path):
-        row = [cells[name] for name in (*reader.columns, reader.target)]
-        if y is not None:
-            found[_key(x, np.float32(y))] = row
+    for row in reader.each(path):
+        if row.y is not None:
+            cells = [row.cells[name] for name in (*reader.columns, reader.target)]
+            found[_key(row.x, np.float32(row.y))] = cells
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
 import torch
-from pydantic import Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 from torch import nn
 
 from secure_fedmeta.config import Config
@@ -28,7 +28,9 @@ MAX_PARAMETERS: Final = 2**26
 MEMORY_MB: Final = 1024
 LOCAL: Final = "fedavg"
 """The learner that adapts by plain gradient descent on all parameters."""
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+Line = StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=2000)
+"""Text without control characters: what a file says is shown on terminals."""
+_Text = Annotated[str, Line, Field(min_length=1, max_length=300)]
 _Size = Annotated[int, Field(ge=1, le=2**20)]
 _Steps = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -96,6 +98,7 @@ class AgentSpec(Section):
         if len(self.features) != self.model.inputs:
             raise ValueError(f"{len(self.features)} features for {self.model.inputs} inputs")
         if self.columns is not None:
+            _check_words(self.columns)
             inputs = dictionary_of(self.columns.features).features
             if tuple(one.name for one in inputs) != self.features:
                 raise ValueError("the columns give other inputs than the features")
@@ -113,7 +116,19 @@ class AgentSpec(Section):
             config: the run's.
             schema: what its source reads and predicts.
             run: the name of its directory.
+
+        Raises:
+            AgentError: the run is beyond what an agent may be.
         """
+        try:
+            return cls._of(config, schema, run)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "columns"
+            raise AgentError(f"no agent can be made of this run: {where}: {first['msg']}") from None
+
+    @classmethod
+    def _of(cls, config: Config, schema: Schema, run: str) -> AgentSpec:
         columns = schema.columns
         evaluation, learner = config.evaluation, config.learner
         return cls(
@@ -178,7 +193,10 @@ class AgentSpec(Section):
         trained = learner(rule.algorithm, rule.trained_steps, rule.lr)
         local = learner(LOCAL, rule.local_steps, rule.local_lr)
         return Network(
-            trained.scheduled(steps=rule.steps, lr=rule.lr), local, local.initial(module)
+            trained.scheduled(steps=rule.steps, lr=rule.lr),
+            local,
+            local.initial(module),
+            _first_layer(module, model.inputs),
         )
 
 
@@ -190,11 +208,34 @@ class Network:
         personal: adapts the run's model by the run's rule and schedule.
         local: trains a network on its own, from the public initial weights.
         initial: these weights, `[d] float32` of `local`.
+        reads: name of the weight `[outputs, inputs]` that the inputs meet first; None where the
+            first layer is of another kind.
     """
 
     personal: Learner
     local: Learner
     initial: torch.Tensor
+    reads: str | None
+
+
+def _first_layer(module: nn.Module, inputs: int) -> str | None:
+    for name, part in module.named_modules():
+        if next(part.parameters(recurse=False), None) is not None:
+            fits = isinstance(part, nn.Linear) and part.in_features == inputs
+            return f"{name}.weight".removeprefix(".") if fits else None
+    return None
+
+
+def _check_words(columns: ColumnsSpec) -> None:
+    """Refuse control characters in what a file names.
+
+    Raises:
+        ValueError: a name or word of a column has one.
+    """
+    words = [*columns.features, columns.target.column, *columns.target.values]
+    words += [word for one in columns.features.values() for word in one.values]
+    if not all(word.isprintable() for word in words):
+        raise ValueError("a name or a word of a column has characters that cannot be shown")
 
 
 def _columns(columns: Columns) -> ColumnsSpec:
@@ -203,8 +244,15 @@ def _columns(columns: Columns) -> ColumnsSpec:
 
 def _check_size(model: ModelSpec) -> None:
     """Count the network on torch's meta device, which allocates nothing."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        shape = MODELS.get(model.name)(model.inputs, model.outputs, model.hidden)
+    builder = MODELS.get(model.name)
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            shape = builder(model.inputs, model.outputs, model.hidden)
+    except (RuntimeError, NotImplementedError) as error:
+        raise AgentError(
+            f"model {model.name!r} cannot be counted before it is made ({error}): its builder must "
+            'run under torch.device("meta")'
+        ) from error
     held = shape.parameters() if isinstance(shape, nn.Module) else ()
     size = sum(parameter.numel() for parameter in held)
     if size > MAX_PARAMETERS:

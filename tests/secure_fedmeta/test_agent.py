@@ -358,6 +358,16 @@ def test_explain_of_a_deeper_model_and_of_numbers() -> None:
     assert agent_of("number").explain().why == "nothing was learned yet"
 
 
+def test_explain_tells_of_inputs_only_where_the_inputs_meet_weights_that_adapt() -> None:
+    head = taught("number", 12, "adapted", algorithm="anil_head", name="mlp", hidden=(INPUTS,))
+    found = head.explain()
+    assert [one.name for one in found.parameters] == ["2.weight", "2.bias"]
+    assert found.inputs == ()  # as many weights as inputs, but behind the body
+    body = taught("number", 12, "adapted", algorithm="anil", name="mlp", hidden=(4,)).explain()
+    assert [one.change for one in body.inputs] == [0.0] * INPUTS
+    assert "Input" not in " ".join(body.lines())
+
+
 def test_outputs_and_predictions_say_the_same() -> None:
     logits = np.array([[-2.0], [0.0], [3.0]])
     np.testing.assert_allclose(to_outputs(log_probabilities(logits), 1), logits)

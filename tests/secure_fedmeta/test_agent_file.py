@@ -194,6 +194,8 @@ BAD = {
     "two outputs": (change("spec.model.outputs", 2), "2 outputs for one number"),
     "other constants": (change("constants", "00" * 32), "version of torch that made it"),
     "long note": (change("learned.note", "x" * 2001), "learned.note"),
+    "an escape in a note": (change("learned.note", "\x1b[2J"), "learned.note"),
+    "an escape in a name": (change("spec.features", ["a", "b", "\x9b"]), "spec.features"),
     "cold": (change("learned.temperature", 0.0), "learned.temperature"),
     "more seen": (change("seen", 3), "more than the agent remembers"),
     "weight of nothing": (change("learned.weights", {"mixture": 1}), "weights of mixture"),

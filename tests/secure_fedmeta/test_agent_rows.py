@@ -19,8 +19,8 @@ from secure_fedmeta.agent import AgentSpec, Reader
 from secure_fedmeta.agent.answers import answer
 from secure_fedmeta.agent.spec import ColumnsSpec
 from secure_fedmeta.config import Config
-from secure_fedmeta.errors import ConfigError, DataError
-from secure_fedmeta.tasks import Schema, schema_of
+from secure_fedmeta.errors import AgentError, ConfigError, DataError
+from secure_fedmeta.tasks import Columns, Schema, schema_of
 from tests.contracts.sources import OWN, own_source
 from tests.secure_fedmeta.agents import agent_of, examples, spec_of
 from tests.secure_fedmeta.federation import tiny
@@ -70,8 +70,12 @@ def test_inputs_by_name_come_from_every_kind_of_file(kind: str, tmp_path: Path) 
     assert found.x.dtype == found.y.dtype == np.float32
     without = "\n".join(line.rsplit(",", 1)[0] for line in PLAIN.splitlines())
     assert reader.read(write(tmp_path, without, kind)).y is None
-    with pytest.raises(DataError, match=f"rows{kind}: missing column target; examples need"):
+    with pytest.raises(
+        DataError, match=f"rows{kind}: column target is missing or empty; examples need"
+    ):
         reader.read_labelled(write(tmp_path, without, kind))
+    empty = "\n".join([PLAIN.splitlines()[0], "0.5,-1,2.5,", "1e-3,0,-5,"])
+    assert reader.read(write(tmp_path, empty, kind)).y is None
     turned = "target,x2,x1,x0\n1,2.5,-1,0.5\n"
     np.testing.assert_array_equal(reader.read(write(tmp_path, turned, kind)).x, expected[:1])
 
@@ -115,7 +119,7 @@ def test_a_number_that_was_written_is_read_again(
         ("-1,", "5.5,", "line 2, x1 = '5.5'"),
         ("-5,0", "-5,2", "line 3, target = '2': allowed is a number from 0 to 1"),
         ("-5,0", "-5,0.5", "line 3, target = '0.5': allowed is a whole number from 0 to 1"),
-        ("-5,0", "-5,", "line 3, target = ''"),
+        ("-5,0", "-5,", "line 3, target = '': allowed is a target for every row, or for none"),
         ("-5,0", "-5,0,1", "line 3: needs 4 cells"),
         (PLAIN[16:], "", "rows.csv: holds no row"),
         (PLAIN, "", "missing column"),
@@ -210,6 +214,21 @@ def test_a_spec_says_what_the_config_says() -> None:
     assert (spec.rule.steps, spec.rule.lr, spec.rule.local_steps) == (7, 0.3, 2)
     assert (spec.rule.algorithm, spec.features, spec.low, spec.high) == ("fomaml", ("x",), -5, 5)
     assert (spec.classes, spec_of("binary").classes, spec_of("classes").classes) == (None, 2, 3)
+
+
+def test_a_run_beyond_what_an_agent_may_be_is_refused_in_words() -> None:
+    config = tiny({"model.name": "mlp", "model.hidden": [2**21]})
+    schema = schema_of(config.data.source, config.data.options)
+    with pytest.raises(AgentError, match=r"no agent can be made of this run: hidden\.0: Input"):
+        AgentSpec.of(config, schema, run="r")
+    words = COLUMNS.model_copy(
+        update={"target": COLUMNS.target.model_copy(update={"values": ("a\x1b", "b")})}
+    )
+    raw = replace(
+        schema, features=NAMES, columns=Columns(words.features, words.target), loss="cross_entropy"
+    )
+    with pytest.raises(AgentError, match="characters that cannot be shown"):
+        AgentSpec.of(tiny(), raw, run="r")
 
 
 def test_columns_that_are_not_the_model_s_inputs_are_refused() -> None:
