@@ -95,7 +95,7 @@ wheel-check: $(DEV)
 	$(BIN)/python scripts/wheel_check.py
 
 # Runs the demo in a terminal of 100 columns; writes what it showed into README.md and docs/images.
-recording: $(DEV)
+recording: $(DEV) browser
 	$(BIN)/python -m scripts.recording
 
 # Every example with every algorithm and kind of noise, in short; writes docs/results.md.

@@ -3,7 +3,7 @@
 The commands are run for real, in a pseudo-terminal of 100 columns, in a folder of their own with a
 state directory of its own. What they print is drawn on a screen in memory (pyte), as a terminal
 would draw it. The page gets the screen in the middle of the training, what stood there at the end,
-and the run's curves as pictures.
+and the beginning of the run's report and its curves as pictures.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyte
+
+from tests.browser.screenshots import for_documentation
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -149,6 +151,7 @@ def main() -> None:
         IMAGES.mkdir(exist_ok=True)
         for name in CURVES:
             shutil.copy(folder / "runs" / "latest" / "plots" / name, IMAGES / f"credit-{name}")
+        for_documentation(folder / "runs" / "latest" / "report.html", IMAGES)
     README.write_text(replaced(README.read_text(), block(recordings)))
     for one in recordings:
         print(one.command, len(one.final.splitlines()), "lines")

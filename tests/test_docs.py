@@ -155,7 +155,8 @@ def test_pages_name_modules_and_targets_that_exist() -> None:
 
 @pages
 def test_every_relative_link_resolves(page: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text()))
+    text = FENCE.sub("", page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src(?:set)?="([^"]+)"', text)
     for link in links:
         if re.match(r"[a-z]+:", link):
             continue
