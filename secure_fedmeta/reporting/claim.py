@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from secure_fedmeta.reporting import figures
 from secure_fedmeta.reporting.blocks import Block, Bullets, Facts, Grid, Prose, Section, Subheading
-from secure_fedmeta.reporting.outcome import holds
+from secure_fedmeta.reporting.summary import holds
 from secure_fedmeta.reporting.text import (
     at_most,
     count,

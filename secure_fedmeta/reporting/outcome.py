@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from secure_fedmeta.reporting import figures
 from secure_fedmeta.reporting.blocks import (
-    Banner,
     Block,
     Facts,
     Grid,
-    Key,
-    Keys,
     Prose,
     Section,
 )
@@ -20,9 +17,7 @@ from secure_fedmeta.reporting.text import (
     ARMS,
     LOWER_IS_BETTER,
     METRICS,
-    PROTECTED,
     count,
-    epsilon,
     interval,
     listed,
     percent,
@@ -32,118 +27,10 @@ from secure_fedmeta.reporting.text import (
     signed,
     words,
 )
+from secure_fedmeta.spread import ALONE
 
 MOST_CLIENTS: Final = 24
 """Held-out clients that are shown one by one; of more, the worst and the best half of as many."""
-_ALONE = {
-    "local_k": "alone on the same k examples",
-    "local_all": "alone on all its own examples",
-}
-_STATUS = {
-    "budget": (
-        "Ended by the budget",
-        "The grant did not afford a further round. The model is that of the rounds released.",
-    ),
-    "aborted": (
-        "Aborted",
-        "The run ended because rounds could not complete. Do not take its model for trained.",
-    ),
-}
-
-
-def banners(report: Mapping[str, Any]) -> Iterator[Banner]:
-    """What must be known before any figure is read."""
-    if report["not_private"]:
-        yield Banner(
-            "Not private",
-            "All secrets of this run follow from one seed in its config. Whoever knows the seed "
-            "can take the noise off: no privacy figure below holds.",
-        )
-    if not report["secure_sum"]["capabilities"]["hides_updates"]:
-        yield Banner(
-            "Insecure protocol",
-            f"The sum {plain(report['secure_sum']['protocol'])} showed the aggregator every single "
-            "update. No epsilon is claimed against it, alone or with colluding clients.",
-        )
-    if report["status"] in _STATUS:
-        yield Banner(*_STATUS[report["status"]])
-    if report["privacy"]["within_grant"] is False:
-        yield Banner(
-            "Budget exceeded",
-            "What the population was charged is more than it was granted.",
-        )
-    planted = (report.get("assessment") or {}).get("planted")
-    if planted is not None:
-        yield Banner(
-            "Planted bug in the assessment",
-            f"The assessed copy had a bug put in on purpose: {plain(planted)}.",
-        )
-    elif (report.get("assessment") or {}).get("passed") is False:
-        yield Banner("Assessment failed", "The pipeline did not do what its plan says: see there.")
-
-
-def holds(report: Mapping[str, Any]) -> bool:
-    """Whether the claim against the worst budgeted adversary is a bound at all."""
-    hidden = report["secure_sum"]["capabilities"]["hides_updates"]
-    return bool(hidden and not report["not_private"])
-
-
-def glance(report: Mapping[str, Any]) -> Section:
-    """The four figures that a decision starts from."""
-    held_out, rounds = report["held_out"], report["rounds"]
-    metric = held_out["metric"]
-    keys = [
-        spent(report),
-        Key(
-            "Rounds released",
-            f"{rounds['completed']:,} of {rounds['planned']:,}",
-            f"{rounds['aborted']:,} aborted; status: {plain(report['status'])}",
-        ),
-    ]
-    meta, alone = held_out["meta"], held_out["local_k"]
-    if meta:
-        beside = f"; {score(alone['mean'])} alone on the same k" if alone else ""
-        keys.append(
-            Key(
-                f"Held-out {METRICS.get(metric, metric)}",
-                score(meta["mean"]),
-                f"{interval(meta)}, adapted on k = {held_out['support']}{beside}",
-            )
-        )
-        found = meta["harm"]["local_k"]
-        keys.append(
-            Key(
-                "Clients harmed by joining",
-                f"{found['harmed']:,} of {found['compared']:,}",
-                f"against being {_ALONE['local_k']}; {_harmed(meta['harm']['local_all'])} against "
-                f"being {_ALONE['local_all']}",
-            )
-        )
-    return Section("glance", "At a glance", [Keys(keys), *_notes(report)])
-
-
-def spent(report: Mapping[str, Any]) -> Key:
-    """The epsilon that was spent, and all without which it means nothing."""
-    privacy = report["privacy"]
-    granted = privacy["granted_epsilon"]
-    limit = "no grant" if granted is None else f"of {granted:g} granted"
-    return Key(
-        "Epsilon spent",
-        epsilon(privacy["spent_epsilon"]) if holds(report) else "no bound",
-        f"{limit}; for one {plain(privacy['unit'])}, delta {privacy['delta']:g}, against the worst "
-        "adversary that the budget limits",
-    )
-
-
-def _harmed(found: Mapping[str, Any]) -> str:
-    return f"{found['harmed']:,} of {found['compared']:,}"
-
-
-def _notes(report: Mapping[str, Any]) -> Iterator[Block]:
-    for note in report["notes"][:20]:
-        yield Prose(f"Note: {sentence(note)}")
-    if len(report["notes"]) > 20:
-        yield Prose(f"And {len(report['notes']) - 20:,} more notes; report.json has them all.")
 
 
 def trained(report: Mapping[str, Any]) -> Section:
@@ -269,7 +156,7 @@ def _harm(found: Mapping[str, Any]) -> Iterator[Block]:
     for arm in ("meta", "no_adaptation", "fedavg_ft"):
         if not found[arm]:
             continue
-        for alone in _ALONE:
+        for alone in ALONE:
             one = found[arm]["harm"][alone]
             width = "" if one["gain_ci95"] is None else f" ± {one['gain_ci95']:.3f}"
             rows.append(
@@ -344,49 +231,3 @@ def _which(clients: int, half: int) -> str:
 
 def _scores(found: Mapping[str, Any], arm: str) -> Mapping[str, float | None]:
     return found[arm]["per_client"] if found[arm] else {}
-
-
-def curves(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Section:
-    """Score and losses over rounds: which, whose, and whether they are protected."""
-    found = report["held_out"]
-    blocks: list[Block] = []
-    curve = figures.held_out_curve(records, found["metric"], len(found["clients"]))
-    if curve is not None:
-        public = report["data"]["public"]
-        blocks += [
-            Prose(
-                f"The score of a round is the mean {METRICS.get(found['metric'], 'score')} of the "
-                "held-out clients, who never train. It is not protected: it carries no noise and "
-                "is not charged"
-                + (", which is harmless here because the data are declared public." if public
-                   else ". The held-out clients must have agreed to that.")
-            ),
-            curve,
-        ]  # fmt: skip
-    blocks += _protected(report, records)
-    if curve is None:
-        blocks.insert(0, Prose("No round was scored on held-out clients."))
-    return Section("curves", "Scores and losses over rounds", blocks)
-
-
-def _protected(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
-    """Private metrics of the training tasks, or that there are none."""
-    drawn = [(n, figures.protected_curve(records, n, label)) for n, label in PROTECTED.items()]
-    found = [(name, figure) for name, figure in drawn if figure is not None]
-    if not found:
-        yield Prose(
-            "No loss of the training clients was released; privacy.metrics would release protected "
-            "ones."
-        )
-        return
-    yield Prose(
-        "What follows is of the training clients' own tasks. It is protected: summed inside the "
-        "secure sum under the noise of the vectors, and part of the claim."
-    )
-    for name, figure in found:
-        yield figure
-        over = report["protected"][name]
-        yield Prose(
-            f"Over all released rounds: {score(over['mean'])} in the mean; its noise has a "
-            f"standard deviation of {score(over['mean_noise_std'])}."
-        )

@@ -128,7 +128,7 @@ def assessment(found: Mapping[str, Any] | None) -> Section:
                 _PASSED[check["passed"]],
                 plain(check["found"], 300),
                 plain(check["catches"], 300),
-                "none" if check["power"] is None else f"{int(check['power'] * 1e4) / 1e4:g}",
+                "none" if check["power"] is None else f"{int(check['power'] * 1e4) / 1e4:.4f}",
             )
             for check in found["checks"][:_MOST]
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secure_fedmeta.reporting import claim, outcome, record
+from secure_fedmeta.reporting import claim, curves, outcome, record, summary
 from secure_fedmeta.reporting.blocks import View
 from secure_fedmeta.reporting.text import plain
 
@@ -20,17 +20,17 @@ def view(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Vie
     Returns:
         A view that depends on nothing else, so that equal input gives equal reports.
     """
-    spent = outcome.spent(report)
+    spent = summary.spent(report)
     return View(
         title=f"Privacy report: {plain(report['name'])}",
         subtitle=plain(str(report["audit"]["origin"]).rpartition("/")[2], 200),
         version=plain(report["product_version"]),
-        banners=tuple(outcome.banners(report)),
+        banners=tuple(summary.banners(report)),
         sections=(
-            outcome.glance(report),
+            summary.glance(report),
             outcome.trained(report),
             outcome.held_out(report),
-            outcome.curves(report, records),
+            curves.curves(report, records),
             claim.claim(report, records),
             claim.budget(report),
             claim.adversaries(report),
