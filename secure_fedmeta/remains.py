@@ -26,6 +26,7 @@ from privacy.errors import LedgerError
 from privacy.events import Event
 from privacy.ledger import Ledger
 from privacy.plan import PrivacyPlan
+from secure_fedmeta import __version__
 from secure_fedmeta.budget import Budget, grant_body
 from secure_fedmeta.checkpoint import Checkpoint, Checkpoints, traffic_of
 from secure_fedmeta.config import Config
@@ -100,10 +101,12 @@ class Remains:
         Raises:
             RunDirectoryError: another digest than the log's.
         """
-        if config.digest().hex() != self._genesis.config_digest:
+        began = self._genesis
+        if config.digest().hex() != began.config_digest:
+            other = f", resume with release {began.product_version}, which began it,"
             raise RunDirectoryError(
-                "config.toml is not the one that the run began with: put that one back, or start a "
-                "new run"
+                "config.toml is not the one that the run began with: put that one back"
+                f"{'' if began.product_version == __version__ else other} or start a new run"
             )
 
     def check_parts(self, facts: Facts, plan: PrivacyPlan) -> None:
@@ -207,12 +210,12 @@ class Remains:
             StateError: the ledger was charged for an attempt that the state directory does not
                 know.
         """
-        told = self.told
+        told, stated = self.told, self.told.moments
         if told.open is not None:
             (index, attempt), intent = told.open
             self._log_abort(index, attempt, intent=intent, event=None)
         for moment, event in ledger.attempts(self.run.hex(), population).items():
-            if moment in told.moments:
+            if moment in stated:
                 continue
             if moment not in self.kept.attempts:
                 raise StateError(

@@ -81,7 +81,7 @@ def reopened_log(workspace: Workspace, signer: LogSigner) -> AbstractContextMana
     Raises:
         RunDirectoryError: another process runs it; the directory is older than the pin, or was
             changed.
-        StateError: there is no pin.
+        StateError: there is no pin, or the key that signs the log is gone.
     """
     return _recovering(workspace, signer, lambda: _reopened(workspace, signer))
 
@@ -96,6 +96,11 @@ def _reopened(workspace: Workspace, signer: LogSigner) -> AuditLog:
         raise StateError(
             f"there is no pin of run {workspace.run_id} in the state directory, so that nobody can "
             "tell whether its log is whole; a run directory must keep its name"
+        )
+    if pinned.vkey != signer.vkey:
+        raise StateError(
+            "the key in the state directory is not the one that signs this run's log: put back "
+            "log-signing.key, as it was when the run began"
         )
     try:
         return AuditLog.open(workspace.audit, signer, clock=now, pinned=pinned.checkpoint)

@@ -12,6 +12,7 @@ import pytest
 
 from privacy.errors import BudgetExceeded
 from secure_fedmeta.aggregator import Aggregator
+from secure_fedmeta.checkpoint import Checkpoints
 from secure_fedmeta.tasks import SOURCES
 from secure_fedmeta.tasks.shipped import ShippedFile
 from tests.secure_fedmeta.commands import Call, write
@@ -107,6 +108,32 @@ def test_a_place_that_cannot_be_is_told_before_anything_is_charged(
     assert "cannot make a run directory in file/runs: " in ended.message
     assert ended.message.endswith("file is no folder")
     assert default_ledger().populations() == ()
+
+
+def test_a_run_that_was_cut_off_is_gone_on_with(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "confirm", interrupt)
+        stopped = call("run", path)
+    assert stopped.code == 3
+    said, _, run = stopped.message.partition("go on with: fedmeta run --resume ")
+    assert "interrupted" in said
+    assert call("run", path, "--resume", run).code == 2
+    assert "leave out the config" in call("run", "--set", "name=x", "--resume", run).message
+    ended = call("run", "--resume", run)
+    assert ended.code == 0
+    assert "1 of 2 rounds released" in ended.err
+    assert "goes on with round 2, attempt 1" in ended.err
+    assert "Held-out clients (2)" in ended.out
+    again = call("run", "--resume", run)
+    assert (again.code, again.out) == (2, "")
+    assert "nothing is left to resume" in again.message
+
+
+def interrupt(checkpoints: Checkpoints) -> None:
+    raise KeyboardInterrupt
 
 
 def test_overrides(folder: Path, call: Call) -> None:

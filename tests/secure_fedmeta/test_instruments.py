@@ -212,6 +212,21 @@ def test_the_file_of_scalars_names_no_machine(watched: RunResult) -> None:
     assert socket.gethostname().encode() not in path.read_bytes()
 
 
+def test_a_resumed_run_writes_the_earlier_rounds_again(tmp_path: Path) -> None:
+    """What the process before left under the machine's name goes."""
+    folder = tmp_path / "tensorboard"
+    folder.mkdir()
+    (folder / "events.out.tfevents.1.machine").write_bytes(b"cut off")
+    board = chosen(profile=False, tensorboard=True)[0]
+    board.resumed([{"round": 1, "epsilon": 1.0}])
+    with board.watching(tmp_path):
+        board.round_done({"round": 2, "epsilon": 2.0})
+    assert [one for one in written(folder) if one[0] == "epsilon/worst"] == [
+        ("epsilon/worst", 1, 1.0),
+        ("epsilon/worst", 2, 2.0),
+    ]
+
+
 def test_a_figure_that_is_not_listed_is_not_shown() -> None:
     record = {"round": 1, "epsilon": 1.0, "training_loss": 0.3, "losses": {"client-1": 2.0}}
     assert dict(scalars(record)) == {"epsilon/worst": 1.0}

@@ -143,6 +143,11 @@ def test_a_state_directory_that_does_not_know_it(
     refused(half, StateError, "no pin of run")
 
 
+def test_a_signing_key_that_was_lost(half: Path) -> None:
+    (state.state_directory() / "log-signing.key").unlink()
+    refused(half, StateError, "put back log-signing.key")
+
+
 def test_a_secret_that_others_can_read(half: Path) -> None:
     (state.runs_path(half.name) / "secret").chmod(0o644)
     refused(half, StateError, "others can read")
