@@ -93,6 +93,7 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> Mortal:
         _watch(monkeypatch, found, owner, name)
     monkeypatch.setattr(training, "assemble", _assembled)
     monkeypatch.setattr(training, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(training, "write_reports", lambda *_: ())
     return found
 
 
