@@ -110,7 +110,7 @@ def show(found: RenderableType) -> None:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # Rich would exit with 1, which says that a check failed
 
-    Terminal(highlight=False).print(_Visible(found))
+    Terminal(highlight=False).print(Visible(found))
 
 
 def visible(text: str) -> str:
@@ -125,7 +125,7 @@ def visible(text: str) -> str:
     )
 
 
-class _Visible:
+class Visible:
     """A renderable with the colours and tables of another, and its text as `visible` has it."""
 
     def __init__(self, inner: RenderableType) -> None:

@@ -78,7 +78,7 @@ def run(
             except ConfigError as error:
                 raise error if error.file else error.in_file(str(path)) from error
     except KeyboardInterrupt as stop:
-        raise interrupted_in(shown.directory, stop) from stop
+        raise interrupted_in(shown.directory or resume, stop) from stop
     if as_json:
         print(json.dumps(result.report))
     elif progress is Show.JSON:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from secure_fedmeta import __version__
-from secure_fedmeta.cli_output import Show
+from secure_fedmeta.cli_output import Show, Visible, visible
 from secure_fedmeta.console import LABELS
 from secure_fedmeta.console_live import View
 from secure_fedmeta.errors import ConfigError
@@ -72,7 +72,7 @@ class Panel(Display):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._live = Live(
-            View(self._seen),
+            Visible(View(self._seen)),
             console=console,
             transient=True,
             redirect_stdout=False,
@@ -91,7 +91,7 @@ class Panel(Display):
         """Keep what went wrong on the screen."""
         super().round_done(record)
         if record["status"] == "aborted":
-            self._live.console.print(line_of(record), markup=False, highlight=False)
+            self._live.console.print(visible(line_of(record)), markup=False, highlight=False)
 
 
 class Lines(Display):
@@ -127,7 +127,7 @@ class Lines(Display):
         self._warned = warning is not None
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class JsonLines(Display):

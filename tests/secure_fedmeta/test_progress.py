@@ -232,6 +232,20 @@ def test_rounds_that_abort_stay_above_the_panel() -> None:
     assert (shown.count("\x1b[?25l"), shown.count("\x1b[?25h")) == (1, 1)
 
 
+def test_words_of_others_send_no_commands() -> None:
+    """A reason can quote a client's message."""
+    lost = {**LOST, "reason": "no \x1b[2Jscreen\u202e"}
+    for kind in (Panel, Lines):
+        file = io.StringIO()
+        console = Console(file=file, width=80, force_terminal=True, color_system=None)
+        with kind(console) as shown:
+            shown.started(FACTS)
+            shown.round_done(lost)
+        assert "\x1b[2J" not in file.getvalue()
+        assert "\u202e" not in file.getvalue()
+        assert "no \\u{1b}[2Jscreen\\u{202e}" in file.getvalue()
+
+
 # --- lines ----------------------------------------------------------------------------------------
 
 
