@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+import secure_fedmeta.registry
 from audit.log import AuditLog
 from audit.note import LogSigner
 from crypto.keys import Identity
@@ -38,7 +41,7 @@ from secure_fedmeta.outcome import Abort, Ending, Release, Standing
 from secure_fedmeta.pipeline import Parts, assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.rounds import run_round
-from secure_fedmeta.tasks import SourceInfo
+from secure_fedmeta.tasks import SourceInfo, TaskSource
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.transport.memory import Faults, MemoryTransport, no_faults
 
@@ -70,17 +73,35 @@ _TREE: dict[str, Any] = {
 
 def settings(changes: Mapping[str, object] | None = None) -> dict[str, Any]:
     """The tree of the tiny config with `section.key` changed; None removes a key."""
-    tree = copy.deepcopy(_TREE)
-    for key, value in (changes or {}).items():
-        *path, last = key.split(".")
-        table = tree
+    return changed(_TREE, changes or {}, separator=".")
+
+
+def changed(
+    tree: Mapping[str, Any], changes: Mapping[str, object], *, separator: str
+) -> dict[str, Any]:
+    """A copy of the tree with keys changed, their parts separated so; None removes a key."""
+    copied = copy.deepcopy(dict(tree))
+    for key, value in changes.items():
+        *path, last = key.split(separator)
+        table = copied
         for part in path:
             table = table.setdefault(part, {})
         if value is None:
             table.pop(last, None)
         else:
             table[last] = value
-    return tree
+    return copied
+
+
+def register(monkeypatch: pytest.MonkeyPatch, *sources: type[TaskSource]) -> None:
+    """Make these sources known by their names, and no other ones from entry points."""
+    group = "secure_fedmeta.task_sources"
+    points = EntryPoints(
+        [EntryPoint(one.name, f"{one.__module__}:{one.__name__}", group) for one in sources]
+    )
+    monkeypatch.setattr(
+        secure_fedmeta.registry, "entry_points", lambda group: points.select(group=group)
+    )
 
 
 def tiny(changes: Mapping[str, object] | None = None) -> Config:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from secure_fedmeta.tasks import Site, TaskSource, build_source
+from tests.secure_fedmeta.federation import changed
 
 SECRET = bytes(range(32))
 COLUMNS = ("bank", "loan", "person", "income", "home", "late")
@@ -29,17 +29,7 @@ OPTIONS: dict[str, Any] = {
 
 def options(**changes: Any) -> dict[str, Any]:
     """The options with keys changed, `a__b` naming b in a; None removes a key."""
-    tree = copy.deepcopy(OPTIONS)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        table = tree
-        for part in path:
-            table = table.setdefault(part, {})
-        if value is None:
-            table.pop(last, None)
-        else:
-            table[last] = value
-    return tree
+    return changed(OPTIONS, changes, separator="__")
 
 
 def rows() -> list[dict[str, str]]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import secure_fedmeta.registry
 from crypto.secure_sum import SECURE_SUMS
 from secure_fedmeta.errors import ConfigError, DataError
 from secure_fedmeta.outcome import Release
@@ -18,7 +16,14 @@ from secure_fedmeta.pipeline import assemble, found_parties
 from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.tasks import ClientData, SourceInfo
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
-from tests.secure_fedmeta.federation import CLIENTS, LOG_KEY, Federation, tiny
+from tests.secure_fedmeta.federation import (
+    CLIENTS,
+    LOG_KEY,
+    Federation,
+    PrivateSource,
+    register,
+    tiny,
+)
 
 INSECURE = {"secure_sum.protocol": "plain"}
 
@@ -26,20 +31,8 @@ INSECURE = {"secure_sum.protocol": "plain"}
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed distribution declares sources of its own."""
-    here = "tests.secure_fedmeta"
-    points = EntryPoints(
-        EntryPoint(name, f"{module}:{cls}", "secure_fedmeta.task_sources")
-        for name, module, cls in (
-            ("private", f"{here}.federation", "PrivateSource"),
-            ("boastful", f"{here}.test_pipeline", "BoastfulSource"),
-            ("only-record", f"{here}.test_pipeline", "RecordSource"),
-            ("shared", f"{here}.test_pipeline", "SharedSource"),
-            ("nobody", f"{here}.test_pipeline", "NobodySource"),
-        )
-    )
-    monkeypatch.setattr(
-        secure_fedmeta.registry, "entry_points", lambda group: points.select(group=group)
-    )
+    own = (BoastfulSource, RecordSource, SharedSource, NobodySource)
+    register(monkeypatch, PrivateSource, *own)
 
 
 class BoastfulSource(SinusoidSource):

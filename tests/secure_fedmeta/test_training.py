@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-import secure_fedmeta.registry
 from crypto.secure_sum import SECURE_SUMS
 from privacy.accountant import spend
 from secure_fedmeta.aggregator import Aggregator
@@ -26,7 +24,14 @@ from secure_fedmeta.provenance import code_digest, environment_digest
 from secure_fedmeta.results import read_report
 from secure_fedmeta.training import RunResult, run
 from secure_fedmeta.verification import verify_run
-from tests.secure_fedmeta.federation import SpySum, default_ledger, entries, tiny
+from tests.secure_fedmeta.federation import (
+    PrivateSource,
+    SpySum,
+    default_ledger,
+    entries,
+    register,
+    tiny,
+)
 
 POPULATION = {"ledger.population": "people"}
 
@@ -288,14 +293,7 @@ def test_a_config_that_cannot_work_leaves_nothing(
 
 @pytest.fixture
 def private_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint(
-        "private", "tests.secure_fedmeta.federation:PrivateSource", "secure_fedmeta.task_sources"
-    )
-    monkeypatch.setattr(
-        secure_fedmeta.registry,
-        "entry_points",
-        lambda group: EntryPoints([point]).select(group=group),
-    )
+    register(monkeypatch, PrivateSource)
 
 
 def test_private_data_with_a_grant(tmp_path: Path, private_source: None) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-import secure_fedmeta.registry
 from privacy.accountant import spend
 from privacy.errors import BudgetExceeded
 from secure_fedmeta import cli, tuning
@@ -23,7 +21,7 @@ from secure_fedmeta.tasks import ClientData
 from secure_fedmeta.tasks.sinusoid import SinusoidSource
 from secure_fedmeta.tuning import tune
 from secure_fedmeta.verification import verify_run
-from tests.secure_fedmeta.federation import PrivateSource, default_ledger
+from tests.secure_fedmeta.federation import PrivateSource, default_ledger, register
 from tests.secure_fedmeta.searches import (
     CHARGED,
     CLIENTS,
@@ -50,16 +48,7 @@ class WatchedSource(SinusoidSource):
 
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    group, here = "secure_fedmeta.task_sources", "tests.secure_fedmeta"
-    points = EntryPoints(
-        [
-            EntryPoint("private", f"{here}.federation:{PrivateSource.__name__}", group),
-            EntryPoint("watched", f"{here}.test_tuning:{WatchedSource.__name__}", group),
-        ]
-    )
-    monkeypatch.setattr(
-        secure_fedmeta.registry, "entry_points", lambda group: points.select(group=group)
-    )
+    register(monkeypatch, PrivateSource, WatchedSource)
 
 
 # --- refusals ---------------------------------------------------------------------------------

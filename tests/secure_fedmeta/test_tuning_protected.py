@@ -6,7 +6,6 @@ import io
 import json
 import math
 from collections import Counter
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
-import secure_fedmeta.registry
 from privacy.accountant import spend
 from privacy.events import SkellamRound
 from privacy.plan import PrivacyPlan
@@ -32,7 +30,7 @@ from secure_fedmeta.tasks import ClientData
 from secure_fedmeta.trial_scores import ProtectedScores, Score
 from secure_fedmeta.tuning import tune
 from secure_fedmeta.verification import verify_run
-from tests.secure_fedmeta.federation import PrivateSource, default_ledger, entries
+from tests.secure_fedmeta.federation import PrivateSource, default_ledger, entries, register
 from tests.secure_fedmeta.searches import CHARGED, explained, fields, grant, searched
 from tests.secure_fedmeta.test_tuning_stopping import drawing
 
@@ -63,17 +61,7 @@ class Watched(PrivateSource):
 
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = "secure_fedmeta.task_sources"
-    points = EntryPoints(
-        [
-            EntryPoint(
-                "watched", f"tests.secure_fedmeta.test_tuning_protected:{Watched.__name__}", group
-            )
-        ]
-    )
-    monkeypatch.setattr(
-        secure_fedmeta.registry, "entry_points", lambda group: points.select(group=group)
-    )
+    register(monkeypatch, Watched)
     Watched.asked.clear()
 
 
