@@ -7,7 +7,8 @@ loss (stacking: Wolpert 1992, Neural Networks 5(2); van der Laan, Polley and Hub
 learner").
 
 Each own example is predicted by models that did not see it: leave-one-out up to 20 examples, else
-ten folds. The loss is the run's own kind: log-loss for classes, squared error for numbers. The
+ten folds. The loss is the run's own kind: log-loss for classes, squared error for numbers; of
+probabilities as the agent would give them, which is at the temperature of the other folds. The
 chosen candidate is the simplest that is within one standard error, of the paired differences, of
 the best one (the one-standard-error rule of Breiman, Friedman, Olshen and Stone 1984, section
 3.4.3) and no worse than `global`. So an agent never chooses what did worse than no adaptation on
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from secure_fedmeta.agent.confidence import as_answered, at_its_best
 from secure_fedmeta.agent.predict import Array, losses, mixed, to_prediction
 from secure_fedmeta.agent.spec import Network
 from secure_fedmeta.meta import Learner
@@ -134,17 +136,25 @@ def cross_validate(
 
 def choose(held: Held, y: NDArray[np.float32], *, classes: int | None) -> Choice:
     """The simplest candidate that is as good as the best, by the rule above."""
-    log = classes is not None
-    found = {way: losses(held.of({way: 1.0}, log=log), y, classes=classes) for way in WAYS[:-1]}
-    blend = best_blend(held, y, classes=classes)
-    found["mixture"] = losses(held.of(blend, log=log), y, classes=classes)
+    weights: dict[Way, dict[str, float]] = {way: {way: 1.0} for way in WAYS[:-1]}
+    weights["mixture"] = best_blend(held, y, classes=classes)
+    found = {way: errors_of(held, weights[way], y, classes=classes) for way in WAYS}
     scores: dict[str, float] = {way: _mean(found[way]) for way in WAYS}
     best = min(WAYS, key=lambda way: (scores[way], WAYS.index(way)))
     if not np.isfinite(scores[best]):
         return Choice("global", {"global": 1.0}, {}, "every candidate diverged: global is taken")
     way = next(w for w in WAYS if scores[w] <= scores["global"] and _as_good(found[w], found[best]))
-    weights: dict[str, float] = blend if way == "mixture" else {way: 1.0}
-    return Choice(way, weights, scores, _words(way, best, scores, len(y)))
+    return Choice(way, weights[way], scores, _words(way, best, scores, len(y)))
+
+
+def errors_of(
+    held: Held, weights: Mapping[str, float], y: NDArray[np.float32], *, classes: int | None
+) -> Array:
+    """The loss `[n]` of each own example, by what the agent would say with these weights."""
+    if classes is None:
+        return losses(held.of(weights, log=False), y, classes=None)
+    said = as_answered(held.of(weights, log=True), y, held.folds)
+    return losses(said, y, classes=classes)
 
 
 def best_blend(held: Held, y: NDArray[np.float32], *, classes: int | None) -> dict[str, float]:
@@ -152,13 +162,20 @@ def best_blend(held: Held, y: NDArray[np.float32], *, classes: int | None) -> di
 
     Of equal ones the first, which gives the simpler models more.
     """
-    log, parts = classes is not None, WAYS[:-1]
+    parts = WAYS[:-1]
     grid: list[dict[str, float]] = [
         {name: share / _QUARTERS for name, share in zip(parts, shares, strict=True) if share}
         for shares in product(range(_QUARTERS, -1, -1), repeat=len(parts))
         if sum(shares) == _QUARTERS and max(shares) < _QUARTERS
     ]
-    return min(grid, key=lambda w: _mean(losses(held.of(w, log=log), y, classes=classes)))
+
+    def loss(weights: Mapping[str, float]) -> float:
+        said = held.of(weights, log=classes is not None)
+        if classes is not None:  # one temperature for all folds: twelve blends are tried
+            said = at_its_best(said, y)
+        return _mean(losses(said, y, classes=classes))
+
+    return min(grid, key=loss)
 
 
 def declared(reason: str) -> Choice:

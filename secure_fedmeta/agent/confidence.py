@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from secure_fedmeta.agent.predict import Array
+from secure_fedmeta.agent.predict import Array, losses
 
 LEVEL: Final = 0.9
 FEWEST_FOR_TEMPERATURE: Final = 20
@@ -80,12 +80,47 @@ def calibrated(prediction: Array, targets: NDArray[np.generic]) -> Calibration:
     if count < FEWEST_FOR_TEMPERATURE:
         few = f"{count} own examples are fewer than the {FEWEST_FOR_TEMPERATURE} that can calibrate"
         return nothing_known(few, classes=prediction.shape[-1])
-    temperature = fit_temperature(prediction, targets)
+    temperature = temperature_of(prediction, targets)
+    found = "no correction stands out" if temperature == 1 else f"temperature {temperature:.3g}"
     note = (
         f"probabilities are calibrated on {count} own examples that their models did not see "
-        f"(temperature {temperature:.3g})"
+        f"({found})"
     )
     return Calibration(temperature, None, note)
+
+
+def as_answered(prediction: Array, targets: NDArray[np.generic], folds: NDArray[np.intp]) -> Array:
+    """Log-probabilities `[n, c]` as an agent would give them: at the temperature of other folds.
+
+    Where there are too few examples for a temperature they are given back as they are.
+    """
+    if len(targets) < FEWEST_FOR_TEMPERATURE:
+        return prediction
+    result = np.empty_like(prediction)
+    for fold in range(int(folds.max()) + 1):
+        here = folds == fold
+        temperature = temperature_of(prediction[~here], targets[~here])
+        result[here] = log_softmax(prediction[here] / temperature, axis=-1)
+    return result
+
+
+def at_its_best(prediction: Array, targets: NDArray[np.generic]) -> Array:
+    """Log-probabilities `[n, c]` at the temperature of these examples, if there are enough."""
+    if len(targets) < FEWEST_FOR_TEMPERATURE:
+        return prediction
+    return np.asarray(log_softmax(prediction / temperature_of(prediction, targets), axis=-1))
+
+
+def temperature_of(prediction: Array, targets: NDArray[np.generic]) -> float:
+    """The best temperature; 1 where it is not better by more than one standard error."""
+    if not np.isfinite(prediction).all():
+        return 1.0
+    temperature = fit_temperature(prediction, targets)
+    gain = losses(prediction, targets, classes=prediction.shape[-1]) - losses(
+        log_softmax(prediction / temperature, axis=-1), targets, classes=prediction.shape[-1]
+    )
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
+    return temperature if float(gain.mean()) > error else 1.0
 
 
 def fit_temperature(prediction: Array, targets: NDArray[np.generic]) -> float:

@@ -8,16 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import log_softmax
 
 from secure_fedmeta.agent import choice
 from secure_fedmeta.agent.confidence import (
     FEWEST_FOR_TEMPERATURE,
     LEVEL,
+    as_answered,
     at_temperature,
     calibrated,
     cv_plus,
     fit_temperature,
     guaranteed,
+    temperature_of,
 )
 from secure_fedmeta.agent.drift import FALSE_ALARM, LONGEST, Drift
 from secure_fedmeta.agent.predict import Array
@@ -145,7 +148,7 @@ def drawn(true: float, count: int, seed: int) -> tuple[Array, Array]:
     logits = 3.0 * rng.normal(size=(count, 3))
     chances = at_temperature(logits, true)
     labels = (rng.random((count, 1)) > np.cumsum(chances, axis=1)).sum(axis=1)
-    return logits, labels.astype(np.float64)
+    return log_softmax(logits, axis=-1), labels.astype(np.float64)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
@@ -157,6 +160,36 @@ def test_the_temperature_is_found(true: float) -> None:
     found = fit_temperature(logits, labels)
     assert abs(1 / found - 1 / true) < 5 / np.sqrt(information)
     assert abs(1 / found - 1 / (1.3 * true)) > 5 / np.sqrt(information)
+
+
+def test_a_temperature_that_does_not_stand_out_is_not_taken() -> None:
+    """Of models that are right some get one by chance; of those too sure nearly all."""
+    taken = [
+        temperature_of(*drawn(true, 40, seed)) != 1 for true in (1.0, 4.0) for seed in range(40)
+    ]
+    assert sum(taken[:40]) <= 20
+    assert sum(taken[40:]) >= 38
+    logits, labels = drawn(4.0, 40, seed=0)
+    found = temperature_of(logits, labels)
+    assert found == fit_temperature(logits, labels)
+    note = calibrated(*drawn(1.0, 40, seed=1)).note
+    assert "no correction stands out" in note
+
+
+def test_an_example_is_not_calibrated_by_itself() -> None:
+    logits, labels = drawn(4.0, 40, seed=0)
+    folds = np.arange(40) % 10
+    found = as_answered(logits, labels, folds)
+    changed = labels.copy()
+    changed[folds == 3] = (labels[folds == 3] + 1) % 3
+    again = as_answered(logits, changed, folds)
+    np.testing.assert_array_equal(found[folds == 3], again[folds == 3])
+    assert not np.array_equal(found[folds == 4], again[folds == 4])
+    rest = folds != 3
+    by_hand = at_temperature(logits[~rest], temperature_of(logits[rest], labels[rest]))
+    np.testing.assert_allclose(np.exp(found[folds == 3]), by_hand)
+    few = logits[: FEWEST_FOR_TEMPERATURE - 1]
+    assert as_answered(few, labels[: len(few)], folds[: len(few)]) is few
 
 
 def test_temperature_is_kept_in_its_bounds() -> None:
