@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from privacy.errors import LedgerError
@@ -32,24 +34,43 @@ class HighWater:
     def raise_to(self, count: int) -> None:
         """Make the mark at least `count`, durably; it never goes down."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not self._path.exists():
+                self._create()
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                held = os.pread(descriptor, 64, 0)
-                if not held or self._parse(held) < count:
-                    os.pwrite(descriptor, b"%020d\n" % count, 0)
+                if self._parse(os.pread(descriptor, 64, 0)) < count:
+                    os.pwrite(descriptor, _written(count), 0)
                     os.fsync(descriptor)
-                    if not held:
-                        sync_directory(self._path.parent)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise LedgerError(f"{self._path} cannot be written: {error}") from error
 
+    def _create(self) -> None:
+        """Begin at 0, whole or not at all: a process killed in between leaves no empty mark."""
+        draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, _written(0))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            with suppress(FileExistsError):  # another process was first: its mark stands
+                os.link(draft, self._path)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_directory(self._path.parent)
+
     def _parse(self, held: bytes) -> int:
         if len(held) != 21 or not held[:20].isdigit() or held[20:] != b"\n":
             raise LedgerError(f"{self._path} is damaged: it holds {held[:32]!r}")
         return int(held)
+
+
+def _written(count: int) -> bytes:
+    return b"%020d\n" % count
 
 
 def sync_directory(path: Path) -> None:

@@ -176,6 +176,28 @@ def test_a_damaged_mark_is_refused(database: Database, held: bytes) -> None:
         ledger.events("p")
 
 
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "link", "pwrite"])
+@pytest.mark.parametrize("error", [SystemExit, OSError])
+def test_a_first_mark_that_is_cut_off_leaves_no_damaged_one(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    error: type[BaseException],
+) -> None:
+    """A killed process, or a full disk, must not leave a ledger that nobody can use."""
+    ledger = grant(database.open())
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"privacy.ledger_mark.os.{call}", cut)
+        with pytest.raises((SystemExit, OutcomeUnknown)):
+            reserve(ledger, 0)
+    reserve(database.open(), 1)
+    assert len(database.open().events("p")) == 2
+
+
 def test_a_mark_that_cannot_be_read_or_written_is_refused(database: Database) -> None:
     ledger = grant(database.open())
     reserve(ledger, 0)
