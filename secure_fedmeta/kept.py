@@ -172,11 +172,15 @@ class Kept:
     def forget(run_id: str) -> None:
         """The run has ended: remove what was kept of it, the secret first."""
         folder = state.runs_path(run_id)
-        if folder.exists():
-            with _writing(folder):
+        # Under its own name it would be, half removed, what a run leaves that never began.
+        ended = folder.with_name(f"{folder.name}.ended")
+        with _writing(folder):
+            if folder.exists():
                 (folder / _SECRET).unlink(missing_ok=True)
                 files.sync_directory(folder)
-                shutil.rmtree(folder)
+                folder.rename(ended)
+            if ended.exists():
+                shutil.rmtree(ended)
 
     def _read_attempts(self) -> None:
         """Read the notes; a torn last one was never acted on."""
