@@ -217,7 +217,10 @@ class AuditLog:
             self._stopped = False
             raise
         except OSError as error:
-            raise WriteFailed(f"the log is not durable: {error}") from error
+            raise WriteFailed(
+                f"the log is not durable: {error}: make room on its disk, or mend it; what was "
+                "acknowledged before is kept, and a run goes on with fedmeta run --resume RUN"
+            ) from error
         self._stopped = False
 
     def _sign_head(self) -> None:

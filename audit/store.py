@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from audit.errors import LogCorrupt, LogLocked
-from audit.files import write_all
+from audit.files import naming, write_all
 
 
 class Disk(Protocol):
@@ -101,7 +101,8 @@ class OsDisk:
 
     def sync_directory(self) -> None:
         """Make creations and renames durable."""
-        os.fsync(self._fd)
+        with naming(self._directory):
+            os.fsync(self._fd)
 
     def close(self) -> None:
         """Give up the lock; a second call does nothing."""
@@ -111,9 +112,11 @@ class OsDisk:
 
     @contextlib.contextmanager
     def _open(self, name: str, flags: int) -> Iterator[int]:
-        fd = os.open(self._directory / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        path = self._directory / name
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            yield fd
+            with naming(path):
+                yield fd
         finally:
             os.close(fd)
 

@@ -20,6 +20,7 @@ from secure_fedmeta.cli_data import check
 from secure_fedmeta.cli_ledger import ledger_app
 from secure_fedmeta.cli_output import (
     Commands,
+    DiskRefused,
     Interrupted,
     Json,
     Show,
@@ -296,7 +297,7 @@ def main() -> None:
     try:
         with stopped_once():
             app()
-    except Interrupted as error:
+    except (Interrupted, DiskRefused) as error:
         _fail(error, ROUND_FAILED)
     except BudgetExceeded as error:
         _fail(error, CHECK_FAILED)

@@ -6,6 +6,7 @@ Imports nothing heavy.
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import logging
 import math
@@ -42,6 +43,8 @@ _KEPT: Final = {
     "agent": "the agent file is whole, as it was before or as it is after",
     "ledger": "what was charged or granted is whole or not there; see fedmeta ledger show",
 }
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""What a system says where a disk is full, broken or read only."""
 _NOTHING: Final = "nothing was charged; call it again"
 
 
@@ -74,6 +77,16 @@ class Interrupted(FedmetaError):
         super().__init__(f"interrupted{reason}; {kept}")
 
 
+class DiskRefused(FedmetaError):
+    """A disk took no more; says which file it was, what helps, and how to go on."""
+
+    def __init__(self, error: OSError, go_on: str) -> None:
+        file = "a file" if error.filename is None else error.filename
+        super().__init__(
+            f"{file} is not durable ({error.strerror}): make room on its disk, or mend it; {go_on}"
+        )
+
+
 class Commands(TyperGroup):
     """Every command ends in one of the documented ways, whatever cuts it off."""
 
@@ -82,6 +95,7 @@ class Commands(TyperGroup):
 
         Raises:
             Interrupted: a signal came.
+            DiskRefused: a disk is full or broken.
         """
         try:
             try:
@@ -93,6 +107,8 @@ class Commands(TyperGroup):
             raise Interrupted(_KEPT.get(name, _NOTHING), stop) from stop
         except BrokenPipeError:
             leave_quietly()
+        except OSError as error:
+            raise refused_by_disk(error, "then call it again") from error
 
 
 def interrupted_in(directory: Path | None, stop: KeyboardInterrupt) -> Interrupted:
@@ -100,6 +116,18 @@ def interrupted_in(directory: Path | None, stop: KeyboardInterrupt) -> Interrupt
     if directory is None:
         return Interrupted("no round was begun; call it again", stop)
     return Interrupted(f"{_KEPT['run']}; go on with: fedmeta run --resume {directory}", stop)
+
+
+def refused_by_disk(error: OSError, go_on: str) -> Exception:
+    """What to raise for an error of the system: itself where no disk is to blame."""
+    return DiskRefused(error, go_on) if error.errno in _DISK else error
+
+
+def resuming(directory: Path | None) -> str:
+    """How to go on with a run that a disk stopped."""
+    if directory is None:
+        return "then call it again: no round was begun"
+    return f"then: fedmeta run --resume {directory}"
 
 
 def show(found: RenderableType) -> None:

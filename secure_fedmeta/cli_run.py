@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secure_fedmeta.cli_output import Json, Show, ShowOption, interrupted_in, show
+from secure_fedmeta.cli_output import (
+    Json,
+    Show,
+    ShowOption,
+    interrupted_in,
+    refused_by_disk,
+    resuming,
+    show,
+)
 
 if TYPE_CHECKING:
     from secure_fedmeta.resumption import Found
@@ -79,6 +87,8 @@ def run(
                 raise error if error.file else error.in_file(str(path)) from error
     except KeyboardInterrupt as stop:
         raise interrupted_in(shown.directory or resume, stop) from stop
+    except OSError as error:
+        raise refused_by_disk(error, resuming(shown.directory or resume)) from error
     if as_json:
         print(json.dumps(result.report))
     elif progress is Show.JSON:

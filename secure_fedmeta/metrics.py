@@ -94,4 +94,6 @@ class Metrics:
 
 
 def _refusal(path: Path, error: OSError) -> RunDirectoryError:
-    return RunDirectoryError(f"{path} cannot be used ({error.strerror}): mend it, and resume")
+    return RunDirectoryError(
+        f"{path} cannot be used ({error.strerror}): make room, or mend it, and resume the run"
+    )

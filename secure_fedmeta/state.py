@@ -10,6 +10,7 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
+from audit.files import naming
 from secure_fedmeta.errors import StateError
 
 SECRET_BYTES = 32
@@ -77,7 +78,7 @@ def _kept(name: str, rand: Callable[[int], bytes]) -> bytes:
     if not path.exists():
         draft = path.with_name(f"{path.name}.{rand(8).hex()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
+        with naming(draft), os.fdopen(handle, "wb") as file:
             file.write(rand(SECRET_BYTES))
             file.flush()
             os.fsync(file.fileno())

@@ -219,7 +219,7 @@ def _finish(
 ) -> RunResult:
     """The rounds that are left, and the report."""
     workspace, log = files.workspace, files.log
-    with ExitStack() as stack:
+    with durable.naming(workspace.path), ExitStack() as stack:
         for instrument in instruments:
             stack.enter_context(instrument.watching(workspace.path))
         progress.started(training.facts())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from audit.files import naming
 from secure_fedmeta import state
 from secure_fedmeta.errors import NothingBegun, RunDirectoryError
 
@@ -44,7 +45,10 @@ class Workspace:
         try:
             path.mkdir(parents=True)
         except OSError as error:
-            raise RunDirectoryError(f"cannot make {path}: {error.strerror}") from error
+            raise RunDirectoryError(
+                f"cannot make {path}: {error.strerror}; make room there, or name another folder "
+                "with --out"
+            ) from error
         return cls(path, run_id)
 
     @staticmethod
@@ -105,7 +109,7 @@ class Workspace:
         """Store a round's salts in the state directory, durably; never in the run directory."""
         path = state.openings_path(self.run_id)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "a", encoding="utf-8") as file:
+        with naming(path), os.fdopen(handle, "a", encoding="utf-8") as file:
             file.write(json.dumps(opening) + "\n")
             file.flush()
             os.fsync(file.fileno())
