@@ -9,7 +9,7 @@ BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
 BROWSER := $(VENV)/browser
 
-.PHONY: demo test test-slow lint mutants wheel-check bench results recording install clean postgres browser screenshots
+.PHONY: demo test test-slow chaos lint mutants wheel-check bench results recording install clean postgres browser screenshots
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -84,6 +84,11 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Kills that many runs at any moment and has them resumed; fills disks; plants bugs to be noticed.
+KILLS ?= 500
+chaos: $(DEV)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --plants --full 300 --tmpfs 40 --json
 
 # Changes the code in one place at a time and runs its tests: ten changes of each module, or as many
 # as MUTANTS says; MUTANTS=all takes hours and writes docs/mutants.md.
