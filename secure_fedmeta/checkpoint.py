@@ -114,6 +114,7 @@ class Checkpoint:
             KeyError,
             TypeError,
             AttributeError,
+            RuntimeError,
         ) as error:
             raise RunDirectoryError(f"it is no checkpoint, or damaged ({error!r})") from error
         if not whole:

@@ -111,12 +111,17 @@ def _quiet(found: Found) -> None:
 
 
 def _refuse_beside_resume(config: Path | None, overrides: list[str] | None) -> None:
-    """A run goes on with its own settings."""
+    """A run goes on with its own settings, where it is."""
+    from click import get_current_context
+    from click.core import ParameterSource
+
     from secure_fedmeta.errors import ConfigError
 
-    if config is not None or overrides:
+    moved = get_current_context().get_parameter_source("out") is ParameterSource.COMMANDLINE
+    if config is not None or overrides or moved:
         raise ConfigError(
-            "goes on with the settings that the run began with: leave out the config and --set",
+            "goes on in its directory, with the settings that the run began with: leave out the "
+            "config, --set and --out",
             key="--resume",
         )
 

@@ -378,7 +378,4 @@ class Training:
 
 def _note(one: CutOff) -> str:
     fate = "stays charged" if one.charged else "was not charged"
-    return (
-        f"attempt {one.attempt} at round {one.round} was cut off and {fate}; the round was done "
-        "again with fresh coins and noise"
-    )
+    return f"attempt {one.attempt} at round {one.round} was cut off and {fate}"

@@ -166,7 +166,10 @@ class Remains:
             RunDirectoryError: it is missing, was changed, or is not that of the log's model.
         """
         files, latest = self.checkpoints, self.told.last_release
-        coming = files.unconfirmed()
+        try:
+            coming = files.unconfirmed()
+        except RunDirectoryError:  # where the log needs it, the current one will not do
+            coming = None
         if coming is not None and self._is_told(coming):
             files.confirm()
         else:

@@ -11,6 +11,7 @@ from crypto.errors import MessageRefused
 from privacy.rng import SecureRandom
 from secure_fedmeta.config import TransportConfig
 from secure_fedmeta.errors import ConfigError, DataError
+from secure_fedmeta.randomness import Randomness
 from secure_fedmeta.transport import Endpoint, Transport
 from secure_fedmeta.transport.registry import TRANSPORTS
 from tests.secure_fedmeta.federation import CLIENTS, Federation
@@ -84,6 +85,33 @@ def test_steps_do_not_mix(name: str) -> None:
     transport = build(name, {1: Echo(1), 2: Echo(2)})
     assert sorted(exchange(transport, {1: b"a", 2: b"b"})) == [(1, b"\x01a"), (2, b"\x02b")]
     assert sorted(exchange(transport, {1: b"c", 2: b"d"})) == [(1, b"\x01c"), (2, b"\x02d")]
+
+
+def test_what_is_late_does_not_arrive_in_another_round(name: str) -> None:
+    """So that a round goes as it would have gone in another process."""
+    echoes = {index: Echo(index) for index in (1, 2)}
+    transport = build(name, echoes, delay=0.999999999)
+    transport.begin(1)
+    assert exchange(transport, {1: b"a", 2: b"b"}) == []
+    transport.begin(2)
+    assert [list(transport.collect(frozenset())) for _ in range(3)] == [[], [], []]
+    assert [echo.heard for echo in echoes.values()] == [[], []]
+
+
+def test_faults_of_a_round_do_not_depend_on_earlier_ones(name: str) -> None:
+    config = TransportConfig(name=name, drop=0.5)
+
+    def second(before: int) -> list[tuple[int, bytes]]:
+        echoes = {index: Echo(index) for index in range(1, 20)}
+        transport = TRANSPORTS.get(name)(echoes, config, faults=Randomness(3).rounds("faults"))
+        transport.begin(1)
+        for _ in range(before):
+            exchange(transport, dict.fromkeys(echoes, b"x"))
+        transport.begin(2)
+        return exchange(transport, dict.fromkeys(echoes, b"y"))
+
+    assert second(0) == second(1) == second(3)
+    assert 0 < len(second(0)) < 19
 
 
 @pytest.mark.parametrize("error", [MessageRefused(0, "step", "no"), DataError("no task")])

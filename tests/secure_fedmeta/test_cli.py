@@ -120,8 +120,10 @@ def test_a_run_that_was_cut_off_is_gone_on_with(
     assert stopped.code == 3
     said, _, run = stopped.message.partition("go on with: fedmeta run --resume ")
     assert "interrupted" in said
-    assert call("run", path, "--resume", run).code == 2
-    assert "leave out the config" in call("run", "--set", "name=x", "--resume", run).message
+    for beside in ([path], ["--set", "name=x"], ["--out", "runs"]):
+        refused = call("run", *beside, "--resume", run)
+        assert (refused.code, refused.out) == (2, "")
+        assert "leave out the config, --set and --out" in refused.message
     ended = call("run", "--resume", run)
     assert ended.code == 0
     assert "1 of 2 rounds released" in ended.err

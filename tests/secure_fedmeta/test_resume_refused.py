@@ -197,6 +197,11 @@ def test_a_checkpoint_that_was_changed(half: Path) -> None:
     refused(half, RunDirectoryError, "of another version")
 
 
+def test_a_damaged_checkpoint_that_the_log_does_not_need(half: Path) -> None:
+    (half / NEXT).write_bytes(b"\x10\0\0\0\0\0\0\0" + b"[" * 100_000)
+    check_resumed(resume(half), Mortal())
+
+
 def test_metrics_that_were_changed(tmp_path: Path, mortal: Mortal) -> None:
     config = short({"training.rounds": 3})
     directory = cut_before(mortal, config, tmp_path, "Checkpoints.put", nth=3)
