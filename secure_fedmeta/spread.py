@@ -58,8 +58,8 @@ def harm(metric: str, joined: Mapping[str, float], alone: Mapping[str, float]) -
     Returns:
         `compared` clients, how many of them are `harmed` and their `share`; `gain`, by which the
         federation's model is better, client by client in the mean, and half the width of its 95 %
-        Student interval `gain_ci95`; `largest_loss`, of the client that loses most, 0 where none
-        does. None where there is no number: nobody to compare, or a model that diverged.
+        Student interval `gain_ci95`; `largest_shortfall`, of the client that loses most, 0 where
+        none does. None where there is no number: nobody to compare, or a model that diverged.
     """
     sign = -1.0 if metric in _LOWER_IS_BETTER else 1.0
     pairs = {name: (joined[name], alone[name]) for name in joined if name in alone}
@@ -74,7 +74,7 @@ def harm(metric: str, joined: Mapping[str, float], alone: Mapping[str, float]) -
         "share": len(losses) / len(gains) if gains else None,
         "gain": _finite(interval.mean),
         "gain_ci95": _finite(interval.ci95),
-        "largest_loss": _finite(max(losses, default=0.0)) if gains else None,
+        "largest_shortfall": _finite(max(losses, default=0.0)) if gains else None,
     }
 
 

@@ -166,20 +166,20 @@ def _harm(found: Mapping[str, Any]) -> Iterator[Block]:
                     f"{one['harmed']:,} of {one['compared']:,}",
                     percent(one["share"]),
                     signed(one["gain"]) + width,
-                    score(one["largest_loss"]),
+                    score(one["largest_shortfall"]),
                 )
             )
     yield Grid(
         caption="Clients harmed by joining",
         head=("with the model of the federation", "against", "harmed", "share", "mean gain",
-              "largest loss"),
+              "largest shortfall"),
         rows=rows,
         words=frozenset({0, 1}),
         note=(
             "A client is harmed where its score is worse than what it reaches without anybody "
             "else, by however little. Gains are client by client, positive where joining is "
-            "better, with the 95 % interval of their mean. The largest loss is that of the client "
-            "that loses most."
+            "better, with the 95 % interval of their mean. The largest shortfall is that of the "
+            "client that loses most."
         ),
     )  # fmt: skip
 

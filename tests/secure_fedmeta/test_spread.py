@@ -47,14 +47,14 @@ def test_harm_is_counted_client_by_client() -> None:
     found = harm("auc", joined, alone)
     assert (found["compared"], found["harmed"], found["share"]) == (3, 1, pytest.approx(1 / 3))
     assert found["gain"] == pytest.approx(0.1 / 3)
-    assert found["largest_loss"] == pytest.approx(0.2)
+    assert found["largest_shortfall"] == pytest.approx(0.2)
     interval = Interval.over({"a": 0.3, "b": -0.2, "c": 0.0})
     assert found["gain_ci95"] == pytest.approx(interval.ci95)
 
 
 def test_with_less_is_better_the_signs_turn() -> None:
     found = harm("mse", {"a": 0.9, "b": 0.5}, {"a": 0.6, "b": 0.7})
-    assert (found["harmed"], found["largest_loss"]) == (1, pytest.approx(0.3))
+    assert (found["harmed"], found["largest_shortfall"]) == (1, pytest.approx(0.3))
     assert found["gain"] == pytest.approx(-0.05)
 
 
@@ -71,13 +71,13 @@ def test_a_model_that_diverged_harms(
     joined: float, alone: float, harmed: int, largest: float | None
 ) -> None:
     found = harm("mse", {"a": joined}, {"a": alone})
-    assert (found["compared"], found["harmed"], found["largest_loss"]) == (1, harmed, largest)
+    assert (found["compared"], found["harmed"], found["largest_shortfall"]) == (1, harmed, largest)
 
 
 def test_nobody_to_compare_is_no_number() -> None:
     found = harm("auc", {"a": 0.5}, {})
     assert (found["compared"], found["harmed"]) == (0, 0)
-    assert (found["share"], found["gain"], found["largest_loss"]) == (None, None, None)
+    assert (found["share"], found["gain"], found["largest_shortfall"]) == (None, None, None)
 
 
 @given(SCORES, SCORES)
