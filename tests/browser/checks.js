@@ -134,8 +134,9 @@
   let visited = [];
 
   const begin = () => {
-    document.activeElement?.blur?.();
-    window.getSelection().removeAllRanges();
+    document.body.tabIndex = -1; // Tab goes on from where the focus was last: from the beginning
+    document.body.focus();
+    document.body.removeAttribute("tabindex");
     unfocused = new Map([...document.querySelectorAll(FOCUSABLE)].map((one) => [one, look(one)]));
     opened = new Map([...document.querySelectorAll("details")].map((one) => [one, one.open]));
     visited = [];
@@ -168,6 +169,7 @@
       if (before & Node.DOCUMENT_POSITION_FOLLOWING) found.push(`out of order: ${named(one)}`);
     });
     opened.forEach((was, one) => (one.open = was)); // as it was found
+    document.activeElement?.blur();
     return found;
   };
 

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import REQUIRED, Chromium, Look, running
-from tests.browser.inspection import LOOKS, Inspection, axe_source, inspect
+from tests.browser.chromium import REQUIRED, Chromium, Look, Page, running
+from tests.browser.inspection import LOOKS, QUESTIONS, Inspection, axe_source, inspect
 from tests.browser.screenshots import folder, keep
 
 Inspect = Callable[..., Inspection]
 
 
+@dataclass(frozen=True)
+class Equipment:
+    """What a page is opened with.
+
+    Attributes:
+        browser: the browser.
+        page: the tab in which pages are inspected, one after the other.
+        axe: the source of axe-core.
+    """
+
+    browser: Chromium
+    page: Page
+    axe: str
+
+
 @pytest.fixture(scope="session")
-def _browser() -> Iterator[tuple[Chromium, str] | str]:
-    """The browser and the source of axe-core, or why there is none."""
+def _found() -> Iterator[Equipment | str]:
+    """The equipment, or why there is none."""
     try:
         axe = axe_source()
         with running() as browser:
-            yield browser, axe
+            yield Equipment(browser, browser.page(), axe)
     except FileNotFoundError as error:
         if REQUIRED in os.environ:
             raise
@@ -29,26 +45,31 @@ def _browser() -> Iterator[tuple[Chromium, str] | str]:
 
 
 @pytest.fixture
-def equipped(_browser: tuple[Chromium, str] | str) -> tuple[Chromium, str]:
-    if isinstance(_browser, str):
-        pytest.skip(_browser)
-    return _browser
+def equipment(_found: Equipment | str) -> Equipment:
+    if isinstance(_found, str):
+        pytest.skip(_found)
+    return _found
 
 
 @pytest.fixture
-def browser(equipped: tuple[Chromium, str]) -> Chromium:
-    return equipped[0]
+def browser(equipment: Equipment) -> Chromium:
+    return equipment.browser
 
 
 @pytest.fixture
-def inspected(equipped: tuple[Chromium, str]) -> Inspect:
-    """Inspects a file in these looks; its pictures are kept if they are given a name."""
-    browser, axe = equipped
+def inspected(equipment: Equipment) -> Inspect:
+    """Inspects a file in these looks; pictures of them are kept under a name, if one is given."""
 
-    def ask(path: Path, looks: Sequence[Look] = LOOKS, *, name: str | None = None) -> Inspection:
-        found = inspect(browser, path, axe, looks=looks)
+    def ask(
+        path: Path,
+        looks: Sequence[Look] = LOOKS,
+        questions: Container[str] = QUESTIONS,
+        name: str | None = None,
+    ) -> Inspection:
+        page, axe = equipment.page, equipment.axe
+        found = inspect(page, path, axe, looks=looks, questions=questions)
         if name is not None:
-            keep(found, folder() / name)
+            keep(page, looks, found, folder() / name)
         return found
 
     return ask

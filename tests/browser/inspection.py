@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.browser.chromium import Chromium, Look, Page
+from tests.browser.chromium import Look, Page
 
 HERE = Path(__file__).parent
 WIDE, NARROW, REFLOW, PAPER = 1280, 380, 320, 718
@@ -28,6 +28,9 @@ LOOKS = (
     Look("light", PAPER, "print"),
     Look("dark", PAPER, "print"),
 )
+
+QUESTIONS = frozenset({"without scripts", "axe", "drawings", "overflow", "keyboard", "sheets"})
+"""What costs time to ask; size, headings, scripts, console and requests are always asked."""
 
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 """The tags of axe-core's rules whose violations are findings."""
@@ -47,13 +50,11 @@ class Inspection:
     Attributes:
         findings: question, with the look where there is one -> what is wrong; nothing else.
         advice: violations of axe-core's best practices, which no standard asks for.
-        screenshots: look -> PNG.
         pdf: the printed page.
     """
 
     findings: dict[str, list[str]] = field(default_factory=dict)
     advice: set[str] = field(default_factory=set)
-    screenshots: dict[Look, bytes] = field(default_factory=dict)
     pdf: bytes = b""
 
     def add(self, question: str, found: Sequence[str]) -> None:
@@ -80,39 +81,46 @@ def axe_source() -> str:
 
 
 def inspect(
-    browser: Chromium, path: Path, axe: str, *, looks: Sequence[Look] = LOOKS
+    page: Page,
+    path: Path,
+    axe: str,
+    *,
+    looks: Sequence[Look] = LOOKS,
+    questions: Container[str] = QUESTIONS,
 ) -> Inspection:
     """Ask everything of the page in a file.
 
     Args:
-        browser: it opens the page in a tab of its own.
+        page: the tab that opens it, and keeps it open. One tab for all files costs a third of one
+            for each: axe-core stays compiled.
         path: the HTML file.
         axe: the source of axe-core.
         looks: the looks that the page is shown in.
+        questions: some of QUESTIONS.
     """
     found = Inspection()
-    size = path.stat().st_size
-    found.add("size", [f"{size} bytes"] if size > MAX_BYTES else [])
-    page = browser.page()
-    try:
+    if "without scripts" in questions:
         found.add("without scripts", _without_scripts(page, path))
-        page.open(path.as_uri())
-        page.evaluate(f"{(HERE / 'checks.js').read_text()};{axe};null")
+    page.open(path.as_uri())
+    page.evaluate((HERE / "checks.js").read_text())
+    if "axe" in questions:
+        page.evaluate(f"{axe};null")
+    if "sheets" in questions:
         found.pdf = page.pdf()
         sheets = sheets_of(found.pdf)
         found.add("sheets", [] if 1 <= sheets <= MAX_PAGES else [f"{sheets} sheets of paper"])
-        for look in looks:
-            page.look(look)
-            _look(page, look, found)
+    for look in looks:
+        page.look(look)
+        _look(page, look, questions, found)
+    if "overflow" in questions:
         page.look(Look("light", REFLOW))
         found.add("overflow light-320-screen", page.evaluate("checks.overflow(false)"))
-        page.look(Look("light", WIDE))
-        found.add("headings", page.evaluate("checks.headings()"))
-        found.add("scripts", page.evaluate("checks.scripts()"))
-        found.add("console", list(_console(page)))
-        found.add("requests", list(_requests(page, path.as_uri())))
-    finally:
-        page.close()
+    size = path.stat().st_size
+    found.add("size", [f"{size} bytes"] if size > MAX_BYTES else [])
+    found.add("headings", page.evaluate("checks.headings()"))
+    found.add("scripts", page.evaluate("checks.scripts()"))
+    found.add("console", list(_console(page)))
+    found.add("requests", list(_requests(page, path.as_uri())))
     return found
 
 
@@ -121,15 +129,18 @@ def sheets_of(pdf: bytes) -> int:
     return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
-def _look(page: Page, look: Look, found: Inspection) -> None:
-    broken, advice = _axe(page, narrow=look.width == NARROW)
-    found.add(f"axe {look}", broken)
-    found.add(f"drawings {look}", page.evaluate("checks.drawn()"))
-    found.advice.update(advice)
-    on_paper = look.media == "print"
-    found.add(f"overflow {look}", page.evaluate(f"checks.overflow({json.dumps(on_paper)})"))
-    found.screenshots[look] = page.screenshot()
-    if not on_paper:
+def _look(page: Page, look: Look, questions: Container[str], found: Inspection) -> None:
+    """What depends on the look."""
+    if "axe" in questions:
+        broken, advice = _axe(page, narrow=look.width == NARROW)
+        found.add(f"axe {look}", broken)
+        found.advice.update(advice)
+    if "drawings" in questions:
+        found.add(f"drawings {look}", page.evaluate("checks.drawn()"))
+    paper = look.media == "print"
+    if "overflow" in questions:
+        found.add(f"overflow {look}", page.evaluate(f"checks.overflow({json.dumps(paper)})"))
+    if "keyboard" in questions and not paper:
         found.add(f"keyboard {look}", list(_keyboard(page)))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.browser.chromium import Look
-from tests.browser.inspection import NARROW, PAPER, WIDE
+from tests.browser.inspection import NARROW, PAPER, REFLOW, WIDE
 
 LIGHT, DARK = Look("light", WIDE), Look("dark", WIDE)
 PHONE, DARK_PHONE = Look("light", NARROW), Look("dark", NARROW)
+REFLOWED = Look("light", REFLOW)
 PRINT, DARK_PRINT = Look("light", PAPER, "print"), Look("dark", PAPER, "print")
 
 PAGE = """<!doctype html>
@@ -147,7 +148,7 @@ DEFECTS = {
         BODY, f"<table><tr><td>{UNBROKEN}</td></tr></table>", "overflow", "wide", PHONE
     ),
     "too wide for the smallest": Defect(
-        BODY, '<div style="width: 340px">x</div>', "overflow light-320-screen", "beyond"
+        BODY, '<div style="width: 340px">x</div>', "overflow", "beyond", REFLOWED
     ),
     "cut off": Defect(
         BODY,

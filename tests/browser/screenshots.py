@@ -11,12 +11,13 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.chromium import Look, running
+from tests.browser.chromium import Look, Page, running
 from tests.browser.inspection import Inspection
 
 FOLDER = "FEDMETA_SCREENSHOTS"
@@ -44,11 +45,12 @@ def folder() -> Path:
     return Path(named or Path(tempfile.gettempdir()) / f"fedmeta-screenshots-{os.getuid()}")
 
 
-def keep(found: Inspection, into: Path) -> None:
-    """Write every look as PNG, the paper as PDF and the advice, where there is any."""
+def keep(page: Page, looks: Sequence[Look], found: Inspection, into: Path) -> None:
+    """Write an inspected page in these looks as PNG, on paper as PDF, and the advice on it."""
     into.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for look, picture in found.screenshots.items():
-        (into / f"{look}.png").write_bytes(picture)
+    for look in looks:
+        page.look(look)
+        (into / f"{look}.png").write_bytes(page.screenshot())
     (into / "paper.pdf").write_bytes(found.pdf)
     (into / "advice.txt").write_text("\n".join(sorted(found.advice)))
 

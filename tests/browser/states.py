@@ -52,15 +52,10 @@ def no_budget(folder: Path) -> Path:
 
 
 def not_private(folder: Path) -> Path:
-    """Every secret follows from a seed, and the secure sum is none."""
+    """Every secret follows from a seed, the secure sum is none, and no client is held out."""
     changes = {"not_private.seed": 1, "secure_sum.protocol": "plain"}
-    changes |= {"secure_sum.allow_insecure": True}
+    changes |= {"secure_sum.allow_insecure": True, "data.options.held_out_clients": 0}
     return run(tiny(changes), out=folder).directory / HTML
-
-
-def nobody_held_out(folder: Path) -> Path:
-    """No client is kept for scores."""
-    return run(tiny({"data.options.held_out_clients": 0}), out=folder).directory / HTML
 
 
 def assessed(folder: Path) -> Path:
@@ -91,9 +86,6 @@ def names_of_html(folder: Path) -> Path:
 
 
 STATES: dict[str, Callable[[Path], Path]] = {
-    made.__name__: made
-    for made in (
-        demo, aborted, no_budget, not_private, nobody_held_out, assessed, names_of_html
-    )
-}  # fmt: skip
+    made.__name__: made for made in (demo, aborted, no_budget, not_private, assessed, names_of_html)
+}
 """What it shows -> makes the run in a folder; the page."""

@@ -15,6 +15,8 @@ import pytest
 
 from tests.browser import inspection
 from tests.browser.chromium import BrowserError, Chromium, running
+from tests.browser.inspection import LOOKS
+from tests.browser.planted import PAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,6 +105,19 @@ def test_what_the_browser_refuses_is_an_error(browser: Chromium) -> None:
     with pytest.raises(BrowserError, match="ERR_FILE_NOT_FOUND"):
         page.open("file:///nowhere/report.html")
     page.close()
+
+
+def test_a_look_changes_what_is_seen(browser: Chromium, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(PAGE)
+    page = browser.page()
+    page.open(path.as_uri())
+    seen = set()
+    for look in LOOKS:
+        page.look(look)
+        seen.add(page.screenshot())
+    page.close()
+    assert len(seen) == len(LOOKS) - 1  # paper is white for everybody
 
 
 def test_a_missing_browser_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
