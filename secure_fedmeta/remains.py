@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from crypto.keys import derive
 from privacy.errors import LedgerError
 from privacy.events import Event
 from privacy.ledger import Ledger
+from privacy.ledger_limits import spent_of
 from privacy.plan import PrivacyPlan
 from secure_fedmeta import __version__
 from secure_fedmeta.budget import Budget, grant_body
@@ -277,10 +279,11 @@ class Remains:
         """What to tell of it."""
         genesis = self._genesis
         index = start.done + 1
-        try:
+        affordable: int | None = None
+        spent: float | None = None
+        with suppress(LedgerError):  # the first round will say why, or ask again
             affordable = budget.ledger.affordable(budget.population, parts.plan.worst_event())
-        except LedgerError:
-            affordable = None
+            spent = spent_of(budget.grants[0], budget.ledger.counts(budget.population))
         planned = parts.config.training.rounds
         left = index <= planned and self.told.charged.total() < planned
         return Found(
@@ -292,6 +295,7 @@ class Remains:
             cut_off=start.cut_off,
             next=(index, start.attempt(index)) if left else None,
             affordable=affordable,
+            spent=spent,
             granted=budget.epsilon,
             population=budget.population,
             began_with=genesis.product_version,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from privacy.ledger_limits import MAX_AFFORDABLE
 from secure_fedmeta import __version__
 from secure_fedmeta.budget import Budget
 from secure_fedmeta.metrics import Mark
@@ -82,6 +83,7 @@ class Found:
         next: round and attempt that come next; None where attempts that were cut off have used up
             all charges of the plan, or all rounds have ended.
         affordable: how many more rounds the grants allow; None: not known.
+        spent: epsilon of the population by the ledger, other runs included; None: not known.
         granted: epsilon of the first grant.
         population: whose budget it is.
         began_with: version of the product that began the run.
@@ -96,6 +98,7 @@ class Found:
     cut_off: tuple[CutOff, ...]
     next: Moment | None
     affordable: int | None
+    spent: float | None
     granted: float
     population: str
     began_with: str
@@ -116,10 +119,14 @@ class Found:
             yield "all rounds have ended: what is left is the report"
         else:
             yield "no charge of the plan is left: what is left is the report"
-        rounds = "it cannot be told how many" if self.affordable is None else self.affordable
-        yield (
-            f"budget: epsilon {self.granted:g} granted to {self.population}, {rounds} more rounds"
-        )
+        of = f"of epsilon {self.granted:g} granted to {self.population}"
+        if self.spent is None or self.affordable is None:
+            yield f"budget: the ledger cannot tell how much {of} is spent"
+        else:
+            rounds = "1 more round" if self.affordable == 1 else f"{self.affordable} more rounds"
+            if self.affordable >= MAX_AFFORDABLE:
+                rounds = "any number of rounds"
+            yield f"budget: {self.spent:.4g} {of} spent, room for {rounds}"
         if self.began_with != __version__:
             yield f"begun with version {self.began_with}, goes on with {__version__}; it is logged"
         elif self.other_code:

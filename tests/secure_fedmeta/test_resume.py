@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -254,13 +255,16 @@ def test_what_was_found_is_told_and_logged(tmp_path: Path, mortal: Mortal) -> No
     config = short({"training.rounds": 3})
     directory = cut_before(mortal, config, tmp_path, "Ledger.commit", nth=2)
     found: list[Found] = []
-    resume(directory, tell=found.append)
+    result = resume(directory, tell=found.append)
     lines = "\n".join(found[0].lines())
     assert "5 log entries, checked against the pin" in lines
     assert "1 of 3 rounds released, 0 aborted" in lines
     assert "attempt 1 at round 2 was cut off; it stays charged" in lines
     assert "goes on with round 2, attempt 2" in lines
-    assert "epsilon 3 granted" in lines
+    spent = result.records[0]["epsilon"]  # and round 2 is charged, too
+    figure = float(re.search(r"budget: ([\d.]+) of epsilon 3 granted to run/", lines)[1])  # type: ignore[index]
+    assert spent < figure <= 3.0
+    assert "room for 1 more round" in lines
     (body,) = bodies(directory, "resumed")
     assert (body["round"], body["attempt"], body["entries"]) == (2, 2, 5)
     (genesis,) = bodies(directory, "genesis")
