@@ -34,7 +34,13 @@ def claim(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Se
     if not holds(report):
         lead += " The figures of this run are not bounds: read the warning at the top."
     blocks: list[Block] = [Prose(lead, lead=True)]
-    curve = figures.epsilon_curve(records)
+    unbounded = {
+        name for name, row in report["adversaries"].items() if row["epsilon"][row["claim"]] is None
+    }
+    title = "Epsilon over rounds, by adversary"
+    if report["not_private"]:
+        title += ": does not hold, the run is not private"
+    curve = figures.epsilon_curve(records, unbounded, title)
     blocks.append(Prose("No round was released.") if curve is None else curve)
     blocks += [_by_adversary(report), *_other_methods(report)]
     blocks.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
@@ -139,12 +139,21 @@ def protected_curve(records: Sequence[Mapping[str, Any]], name: str, label: str)
     )
 
 
-def epsilon_curve(records: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Epsilon over rounds by adversary with the grant; None where no round was released."""
+def epsilon_curve(
+    records: Sequence[Mapping[str, Any]], unbounded: Collection[str], title: str
+) -> Figure | None:
+    """Epsilon over rounds by adversary with the grant; None where no round was released.
+
+    Args:
+        records: the lines of metrics.jsonl.
+        unbounded: adversaries who saw more than noisy sums: no figure of theirs is a bound.
+        title: what the figure shows.
+    """
     rows = [r for r in records if r["status"] == "released"]
     if not rows:
         return None
-    shown, names = _thinned(rows, POINTS), list(rows[0]["epsilon_by_adversary"])
+    shown = _thinned(rows, POINTS)
+    names = [name for name in rows[0]["epsilon_by_adversary"] if name not in unbounded]
     granted = rows[0]["granted"]
     with style():
         drawing, axes = _axes("epsilon, over everything that the population was charged", legend=2)
@@ -175,7 +184,7 @@ def epsilon_curve(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     limit = "no grant" if granted is None else f"a grant of {granted:g}"
     return Figure(
         name="epsilon",
-        title="Epsilon over rounds, by adversary",
+        title=title,
         description=f"After round {last['round']}, against {limit}: {ends}.",
         svg=svg,
         view_box=box,

@@ -49,6 +49,8 @@ def trained(report: Mapping[str, Any]) -> Section:
             (
                 f"{len(held_out['clients']):,}: {listed(held_out['clients'])}. They never trained; "
                 "the scores below are theirs."
+                if held_out["clients"]
+                else "none"
             ),
         ),
         ("Data", _data(data, found)),
@@ -108,6 +110,11 @@ def held_out(report: Mapping[str, Any]) -> Section:
     found = report["held_out"]
     metric = found["metric"]
     better = "less is better" if metric in LOWER_IS_BETTER else "more is better"
+    title = "What it is worth to clients that never trained"
+    if not any(found[arm] for arm in ARMS):
+        why = dict.fromkeys(sentence(text) for text in found["not_run"].values())
+        told = "No client was scored: nothing is known of what the model is worth to others."
+        return Section("held-out", title, [Prose(" ".join([told, *why]), lead=True)])
     lead = (
         f"Scores are {METRICS.get(metric, plain(metric))} ({better}) of clients that never "
         f"trained; k = {found['support']}. Every way to get a model sees the same examples. These "
@@ -116,7 +123,7 @@ def held_out(report: Mapping[str, Any]) -> Section:
     blocks: list[Block] = [Prose(lead, lead=True), _arms(found)]
     if found["meta"]:
         blocks += [*_harm(found), *_clients(found)]
-    return Section("held-out", "What it is worth to clients that never trained", blocks)
+    return Section("held-out", title, blocks)
 
 
 def _arms(found: Mapping[str, Any]) -> Grid:

@@ -133,6 +133,8 @@ def test_nobody_was_held_out(left: tuple[Report, Records]) -> None:
         record.pop("adapted", None)
     text = page(report, records).text
     assert "Nobody is held out." in text
+    assert "No client was scored" in text
+    assert "Clients held outnone" in text
     assert "No round was scored" in text
     assert "harmed" not in text
 
@@ -230,11 +232,18 @@ def test_a_crowd_is_shown_by_its_ends(left: tuple[Report, Records]) -> None:
 
 
 def test_what_is_said_of_a_sum_that_hides_nothing(left: tuple[Report, Records]) -> None:
+    """No figure is drawn or told of an adversary against whom none is claimed."""
     report, records = left
-    assert "the secure sum hides it" in page(report, records).text
+    figure = f"aggregator {records[-1]['epsilon_by_adversary']['aggregator']:.3f};"
+    before = page(report, records).text
+    assert "the secure sum hides it" in before
+    assert figure in before
     report["secure_sum"]["capabilities"]["hides_updates"] = False
+    row = report["adversaries"]["aggregator"]
+    row["epsilon"] = dict.fromkeys(row["epsilon"])
     text = page(report, records).text
     assert "the secure sum hides it" not in text
+    assert figure not in text
     assert "saw the vector of every single client" in text
     assert "saw every single update as well" in text
 
