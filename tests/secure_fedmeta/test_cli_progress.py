@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from secure_fedmeta import training
 from tests.secure_fedmeta.commands import Call, write
 from tests.secure_fedmeta.searches import ALGORITHMS, CLIENTS, VALIDATION
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take long, and nothing here looks at them."""
+    monkeypatch.setattr(training, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(training, "write_reports", lambda *_: ())
 
 
 def test_progress_as_json_lines(folder: Path, call: Call) -> None:

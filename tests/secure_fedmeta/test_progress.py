@@ -74,7 +74,10 @@ def test_the_time_that_is_left_is_the_mean_of_recent_rounds() -> None:
     clock.now += 1000.0  # reading data is no round
     seen.start(Started(Path("r"), 40, None, None, None))
     assert seen.seconds_left() is None
-    for seconds in [99.0] * 5 + [2.0] * RECENT:
+    clock.now += 99.0
+    seen.round_done(FIRST)
+    assert seen.seconds_left() == pytest.approx(39 * 99.0)
+    for seconds in [99.0] * 4 + [2.0] * RECENT:
         clock.now += seconds
         seen.round_done(FIRST)
     assert seen.seconds_left() == pytest.approx(25 * 2.0)

@@ -71,13 +71,13 @@ def test_a_run_in_a_narrow_terminal_without_colour(tmp_path: Path, start: Start)
     assert re.search(r"\x1b\[[\d;]*[34]\d", found.shown) is None  # bold, but no colour
 
 
-def test_a_refused_config_leaves_one_line(tmp_path: Path, start: Start) -> None:
-    found = start("run", config(tmp_path, {"learner.algorithm": "mamlx"}))
+def test_a_refusal_leaves_one_line(start: Start) -> None:
+    found = start("plan", "--clients", "1", "--noise-multiplier", "1")
     assert found.end() == 2
+    assert "pricing the plan" in found.shown  # was there, and is gone
     screen = Screen(found.shown)
     assert screen.cursor
-    assert screen.text.startswith("fedmeta: c.toml: learner.algorithm = 'mamlx'")
-    assert not (tmp_path / "runs").exists()
+    assert screen.text == "fedmeta: --clients = 1: must be an integer from 2 to 10000000"
 
 
 def test_ctrl_c_twice(tmp_path: Path, start: Start) -> None:
