@@ -199,17 +199,15 @@ class PersonalAgent:
             if mode != "auto":
                 raise AgentError(f"training diverged on these examples: {mode} has no model")
             choice, vectors = _diverged(choice), {}
+        calibration = self._calibrated(choice, held, few)
+        folds = {} if held is None or calibration.errors is None else held.vectors
         self.learned = Learned(
             mode=mode,
             choice=choice,
             examples=len(self.y),
             vectors=vectors,
-            calibration=self._calibrated(choice, held, few),
-            fold_vectors={
-                name: held.vectors[name]
-                for name in vectors
-                if held is not None and self.spec.classes is None
-            },
+            calibration=calibration,
+            fold_vectors={name: folds[name] for name in vectors if name in folds},
         )
         self.drift = Drift()
         return choice
@@ -276,7 +274,9 @@ class PersonalAgent:
         if held is None:
             return nothing_known(str(few), classes=classes)
         prediction = held.of(choice.weights, log=classes is not None)
-        if not np.isfinite(prediction).all():
+        models = [held.vectors[name] for name in choice.weights if name in held.vectors]
+        whole = all(bool(torch.isfinite(vectors).all()) for vectors in models)
+        if not (whole and np.isfinite(prediction).all()):
             return nothing_known("models of parts of the examples diverged", classes=classes)
         if classes is not None:
             return calibrated(prediction, self.y)

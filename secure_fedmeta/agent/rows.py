@@ -144,16 +144,19 @@ class Reader:
             ConfigError: the file is of another kind, or its reader is not installed.
             DataError: it cannot be read, holds no row, or breaks what the columns may hold.
         """
-        tally = Tally()
-        rows = list(self._each(path, tally))
-        if not rows:
+        x, y, tally, bare = [], [], Tally(), None
+        for row in self._each(path, tally):
+            x.append(row.x)
+            if row.y is not None:
+                y.append(row.y)
+            elif bare is None:
+                bare = row.where
+        if not x:
             raise DataError(f"{path.name}: holds no row")
-        y = [row.y for row in rows if row.y is not None]
-        if y and len(y) < len(rows):
-            bare = next(row for row in rows if row.y is None)
-            raise bare.where.refuse(self.target, "", "a target for every row, or for none")
+        if y and bare is not None:
+            raise bare.refuse(self.target, "", "a target for every row, or for none")
         targets = np.array(y, dtype=np.float32) if y else None
-        return Rows(np.stack([row.x for row in rows]), targets, dict(tally.clipped))
+        return Rows(np.stack(x), targets, dict(tally.clipped))
 
     def each(self, path: Path) -> Iterator[Row]:
         """Every row of a file; as `read`."""

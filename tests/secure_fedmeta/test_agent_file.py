@@ -22,7 +22,9 @@ from crypto.codec import Reader, Writer
 from crypto.errors import LockRefused
 from crypto.locked_file import MIN_COST, FileKey, Passphrase
 from secure_fedmeta.agent import PersonalAgent
+from secure_fedmeta.agent import agent as agent_module
 from secure_fedmeta.agent import file as agent_file
+from secure_fedmeta.agent.choice import Held
 from secure_fedmeta.agent.file import MAX_TEXT, decode, encode
 from secure_fedmeta.agent.keys import key_in, passphrase_in
 from secure_fedmeta.errors import AgentError, ConfigError, DataError, FedmetaError
@@ -269,6 +271,28 @@ def test_a_write_that_fails_leaves_what_was_there(
     monkeypatch.undo()
     with pytest.raises(AgentError, match="cannot be written"):
         agent.save(tmp_path / "nowhere" / "a.agent", KEY)
+
+
+def test_an_agent_whose_folds_diverged_is_saved_without_an_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = agent_of("number")
+    agent.observe(*examples("number", 12))
+    whole = agent_module.cross_validate
+
+    def broken(*given: Any, **named: Any) -> Held:
+        held = whole(*given, **named)
+        held.vectors["adapted"][3, 0] = torch.inf  # seen by no prediction of an own example
+        return held
+
+    monkeypatch.setattr(agent_module, "cross_validate", broken)
+    agent.learn("adapted")
+    found = agent.act(agent.x)
+    assert found.interval is None
+    assert found.note == "models of parts of the examples diverged: no interval"
+    agent.save(tmp_path / "a.agent", KEY)
+    again = PersonalAgent.load(tmp_path / "a.agent", KEY)
+    assert torch.equal(again.act(agent.x).outputs, found.outputs)
 
 
 def test_examples_show_in_no_repr_and_no_error(tmp_path: Path) -> None:
