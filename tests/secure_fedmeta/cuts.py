@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import secure_fedmeta.course as course
 import secure_fedmeta.training as training
 from audit.log import Appended, AuditLog
 from audit.pin import PinStore
@@ -24,6 +25,7 @@ from secure_fedmeta.config import Config, parse_config
 from secure_fedmeta.kept import Kept
 from secure_fedmeta.metrics import Metrics
 from secure_fedmeta.pipeline import Parts, assemble
+from secure_fedmeta.scoring import _ARMS
 from secure_fedmeta.told import Told
 from secure_fedmeta.training import RunResult, run
 from secure_fedmeta.verification import verify_run
@@ -87,13 +89,14 @@ class Mortal:
 
 @pytest.fixture
 def mortal(monkeypatch: pytest.MonkeyPatch) -> Mortal:
-    """Every durable step of a run asks this one; parts are built once, and nothing is drawn."""
+    """Every durable step asks this one; parts are built once, nothing is trained beside or drawn."""
     found = Mortal()
     for owner, name in STEPS:
         _watch(monkeypatch, found, owner, name)
     monkeypatch.setattr(training, "assemble", _assembled)
     monkeypatch.setattr(training, "draw_curves", lambda *_: None)
     monkeypatch.setattr(training, "write_reports", lambda *_: ())
+    monkeypatch.setattr(course, "closing_arms", lambda *_, **__: (dict.fromkeys(_ARMS), {}))
     return found
 
 
