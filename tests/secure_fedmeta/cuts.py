@@ -89,7 +89,7 @@ class Mortal:
 
 @pytest.fixture
 def mortal(monkeypatch: pytest.MonkeyPatch) -> Mortal:
-    """Every durable step asks this one; parts are built once, nothing is trained beside or drawn."""
+    """Every durable step asks this one; parts are built once, no arm is trained, nothing drawn."""
     found = Mortal()
     for owner, name in STEPS:
         _watch(monkeypatch, found, owner, name)
