@@ -9,7 +9,7 @@ BENCH  := $(VENV)/.bench-stamp
 REBUILD := $(VENV)/rebuild
 BROWSER := $(VENV)/browser
 
-.PHONY: demo test test-slow chaos lint mutants wheel-check bench results recording install clean postgres browser screenshots
+.PHONY: demo test test-slow chaos lint mutants wheel-check bench results recording install clean postgres browser
 
 demo: $(RUN)
 	$(BIN)/fedmeta run examples/credit.toml
@@ -63,10 +63,6 @@ $(BROWSER)/.stamp: tests/browser/package.json tests/browser/package-lock.json | 
 	@mkdir -p $(BROWSER) && cp $^ $(BROWSER)
 	npm ci --prefix $(BROWSER) --ignore-scripts --no-audit --no-fund --no-update-notifier
 	@touch $@
-
-# Pictures of the demo's report for the pages of the documentation.
-screenshots: demo browser
-	$(BIN)/python -m tests.browser.screenshots runs/latest docs/images
 
 # Rebuilds the shipped data from the pinned archives, in an environment of its own.
 test-slow: $(DEV) $(REBUILD)/.stamp

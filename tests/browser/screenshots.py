@@ -1,15 +1,9 @@
-"""Pictures of a page: kept by the tests for whoever looks, and made for the documentation.
-
-    python -m tests.browser.screenshots RUN docs/images
-
-writes the pictures in PICTURES of the run's report.html.
-"""
+"""Pictures of a page: kept by the tests for whoever looks, and made for the documentation."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -55,10 +49,9 @@ def keep(page: Page, looks: Sequence[Look], found: Inspection, into: Path) -> No
     (into / "advice.txt").write_text("\n".join(sorted(found.advice)))
 
 
-def for_documentation(report: Path, into: Path) -> list[Path]:
-    """Write PICTURES of the page, in few colours; the files."""
+def for_documentation(report: Path, into: Path) -> None:
+    """Write PICTURES of the page, in few colours."""
     into.mkdir(parents=True, exist_ok=True)
-    written = []
     with running() as browser:
         page = browser.page()
         page.open(report.resolve().as_uri())
@@ -69,16 +62,3 @@ def for_documentation(report: Path, into: Path) -> list[Path]:
             picture = picture.crop((0, top, picture.width, bottom))
             path = into / f"{name}.png"
             picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-            written.append(path)
-    return written
-
-
-def main() -> None:
-    """Entry point of `make screenshots`."""
-    run, into = (Path(word) for word in sys.argv[1:])
-    for path in for_documentation(run / "report.html", into):
-        print(f"{path}  {path.stat().st_size} bytes")  # noqa: T201  what was written
-
-
-if __name__ == "__main__":
-    main()
