@@ -2,7 +2,8 @@
 
 Pipes and not a port: nobody else on the machine can speak to the browser, nothing has to be
 installed beside it, and a browser whose tests were killed ends by itself when the pipes close.
-Everything that it writes lies in one temporary folder, which is gone afterwards.
+Everything that it writes lies in one temporary folder, which is gone afterwards. Why there is no
+driver: docs/decisions/0043.
 
 Source: https://chromedevtools.github.io/devtools-protocol/ (domains Target, Page, Runtime, Log,
 Network, Emulation, Input); --remote-debugging-pipe: JSON messages that end with a zero byte.
