@@ -64,6 +64,8 @@ def _interrupted(directory: Path | None, stop: KeyboardInterrupt) -> Interrupted
     """What is kept of a search: it does not go on where it was."""
     if directory is None:
         return Interrupted("no candidate was begun; call it again", stop)
+    if not (directory / "tune.json").is_file():
+        return Interrupted("no candidate ended, and what was charged stays charged", stop)
     return Interrupted(
         f"candidates that ended are in {directory / 'tune.json'}, and what was charged stays "
         "charged; a new search begins with the first candidate",

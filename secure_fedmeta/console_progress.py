@@ -226,7 +226,7 @@ class Outlet:
             action(*given)
         except OSError as error:
             self._gone = True
-            raise KeyboardInterrupt(f"nobody reads the progress: {error.strerror}") from error
+            raise KeyboardInterrupt(f"the progress cannot be written: {error.strerror}") from error
 
 
 def json_line(kind: str, body: Mapping[str, Any]) -> str:

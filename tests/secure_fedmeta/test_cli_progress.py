@@ -7,10 +7,12 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from secure_fedmeta import training
+from secure_fedmeta import training, tuning
+from secure_fedmeta.trials import Candidate, Trial
 from tests.secure_fedmeta.commands import Call, write
 from tests.secure_fedmeta.searches import ALGORITHMS, CLIENTS, VALIDATION
 
@@ -89,13 +91,18 @@ def test_an_interrupted_ledger_command_says_where_to_look(
     assert "whole or not there; see fedmeta ledger show" in ended.message
 
 
+@pytest.mark.parametrize("ended", [0, 1])
 def test_an_interrupted_search_says_where_its_candidates_are(
-    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch, ended: int
 ) -> None:
-    def cut(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    train = tuning._Search.train
 
-    monkeypatch.setattr("secure_fedmeta.tuning._Search.train", cut)
+    def cut(search: tuning._Search, candidate: Candidate, *others: Any) -> Trial:
+        if candidate.number > ended:
+            raise KeyboardInterrupt
+        return train(search, candidate, *others)
+
+    monkeypatch.setattr(tuning._Search, "train", cut)
     path = write(
         folder,
         {
@@ -105,10 +112,11 @@ def test_an_interrupted_search_says_where_its_candidates_are(
             "privacy.min_survivors": CLIENTS - 1,
         },
     )
-    ended = call("tune", path)
-    assert ended.code == 3, ended.message
+    found = call("tune", path)
     (directory,) = (folder / "runs").iterdir()
-    assert f"are in runs/{directory.name}/tune.json" in ended.message
+    kept = f"candidates that ended are in runs/{directory.name}/tune.json"
+    assert found.code == 3
+    assert f"interrupted; {kept if ended else 'no candidate ended'}" in found.message
 
 
 def test_a_stdout_that_lacks_characters_gets_others(

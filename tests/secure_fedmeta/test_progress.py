@@ -390,7 +390,10 @@ def test_a_reader_who_went_away_interrupts_once(kind: str) -> None:
     broken = Broken()
     outlet: Any = Outlet(broken)
     shown = JsonLines(outlet) if kind == "json" else Lines(Console(file=outlet))
-    with pytest.raises(KeyboardInterrupt, match="nobody reads the progress: Broken pipe"), shown:
+    with (
+        pytest.raises(KeyboardInterrupt, match="the progress cannot be written: Broken pipe"),
+        shown,
+    ):
         shown.started(FACTS)
     shown.round_done(FIRST)
     assert broken.tries == 1

@@ -134,7 +134,9 @@ def test_json_lines_whose_reader_goes_away_stop_the_run(tmp_path: Path) -> None:
     assert json.loads(read[0])["directory"] == f"runs/{run.name}"
     assert code == 3
     (line,) = told.splitlines()
-    assert line.startswith("fedmeta: interrupted (nobody reads the progress: Broken pipe); what")
+    assert line.startswith(
+        "fedmeta: interrupted (the progress cannot be written: Broken pipe); what"
+    )
     assert line.endswith(f"fedmeta run --resume runs/{run.name}")
     assert verify_run(run, key=None, pinned=None, unpinned=False).accepted
 
