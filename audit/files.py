@@ -36,6 +36,14 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def make_directories(path: Path, *, mode: int = 0o777) -> None:
+    """Make a directory, and those above it that are missing; durable on return."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for one in reversed(missing):
+        sync_directory(one.parent)
+
+
 def write_new(path: Path, data: bytes, *, mode: int) -> None:
     """Create a file that did not exist, durable on return.
 

@@ -18,6 +18,7 @@ from audit import merkle
 from audit.canonical import sha256
 from audit.entry import Entry, decode_entry, encode_entry
 from audit.errors import AuditError, EntryRefused, LogCorrupt, NoteRefused, WriteFailed
+from audit.files import make_directories
 from audit.note import Checkpoint, LogSigner
 from audit.replay import CHECKPOINT, LEAVES, LOG, Replay, split_lines
 from audit.rules import OpenIntent
@@ -74,7 +75,7 @@ class AuditLog:
             WriteFailed: the system refused.
         """
         if disk is None:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directories(directory)
         store = Store(disk if disk is not None else OsDisk(directory))
         try:
             if store.read(CHECKPOINT) is not None or store.read(LOG):

@@ -105,7 +105,7 @@ class PinStore:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One process at a time reads, compares and writes."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_directories(self._directory, mode=0o700)
         fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

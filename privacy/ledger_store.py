@@ -13,6 +13,8 @@ from privacy.ledger_mark import HighWater
 from privacy.ledger_migrations import migrate
 from privacy.ledger_tables import SCHEMA_VERSION, metadata, schema
 
+_SQLITE_FULL = "database or disk is full"
+
 
 class Store(ABC):
     """One database: transactions that exclude other writers and are durable once they ended.
@@ -46,7 +48,7 @@ class Store(ABC):
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that sees one state of the database."""
-        with _as_ledger_errors(), self._engine.connect() as plain:
+        with _as_ledger_errors(self._engine.url), self._engine.connect() as plain:
             connection = plain.execution_options(**self._reading_options())
             with connection.begin():
                 yield connection
@@ -54,7 +56,7 @@ class Store(ABC):
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         asked = False
-        with _as_ledger_errors(), self._engine.connect() as connection:
+        with _as_ledger_errors(self._engine.url), self._engine.connect() as connection:
             try:
                 with connection.begin():
                     yield connection
@@ -62,8 +64,9 @@ class Store(ABC):
             except sa.exc.DBAPIError as error:
                 if not asked:
                     raise
+                reason = _reason(error, self._engine.url)
                 raise OutcomeUnknown(
-                    f"the ledger's database did not confirm a commit: {_reason(error)}"
+                    f"the ledger's database did not confirm a commit: {reason}"
                 ) from error
 
     def _bring_up_to_date(self) -> None:
@@ -109,16 +112,17 @@ def _version(connection: sa.Connection) -> int | None:
 
 
 @contextmanager
-def _as_ledger_errors() -> Iterator[None]:
+def _as_ledger_errors(url: sa.URL) -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-        raise LedgerUnavailable(f"the ledger's database refused: {_reason(error)}") from error
+        raise LedgerUnavailable(f"the ledger's database refused: {_reason(error, url)}") from error
     except sa.exc.SQLAlchemyError as error:
-        raise LedgerError(f"the ledger's database refused: {_reason(error)}") from error
+        raise LedgerError(f"the ledger's database refused: {_reason(error, url)}") from error
 
 
-def _reason(error: sa.exc.SQLAlchemyError) -> str:
+def _reason(error: sa.exc.SQLAlchemyError, url: sa.URL) -> str:
     """What the database said, on one line; statements and their parameters stay out."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig else error
-    return " ".join(str(cause).split()) or type(cause).__name__
+    said = " ".join(str(cause).split()) or type(cause).__name__
+    return f"{said}: make room on the disk of {url.database}" if said == _SQLITE_FULL else said

@@ -84,7 +84,7 @@ class Kept:
         """
         folder = state.runs_path(run_id)
         with _writing(folder):
-            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            files.make_directories(folder.parent, mode=0o700)
             folder.mkdir(mode=0o700)
             files.write_new(folder / _SECRET, secret, mode=0o600)
             text = json.dumps({"version": VERSION, **asdict(facts)})

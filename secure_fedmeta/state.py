@@ -10,7 +10,7 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
-from audit.files import naming
+from audit.files import make_directories, naming, sync_directory
 from secure_fedmeta.errors import StateError
 
 SECRET_BYTES = 32
@@ -24,7 +24,7 @@ def state_directory() -> Path:
     """
     path = Path(os.environ.get("FEDMETA_STATE_DIR") or user_state_path("secure-fedmeta"))
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(path, mode=0o700)
     except OSError as error:
         raise StateError(
             f"the state directory {path} cannot be made: {error.strerror}; "
@@ -43,7 +43,7 @@ def ledger_url() -> str:
 def openings_path(run_id: str) -> Path:
     """The salts of a run's commitments: deleting a client's salt erases its participation."""
     directory = state_directory() / "openings"
-    directory.mkdir(mode=0o700, exist_ok=True)
+    make_directories(directory, mode=0o700)
     return directory / f"{run_id}.jsonl"
 
 
@@ -85,6 +85,7 @@ def _kept(name: str, rand: Callable[[int], bytes]) -> bytes:
         with contextlib.suppress(FileExistsError):  # another process was first: its secret stands
             os.link(draft, path)
         draft.unlink()
+        sync_directory(path.parent)
     return _read_kept(path)
 
 

@@ -237,7 +237,9 @@ def _finish(
         draw_curves(workspace.plots, training.records, found)
         written = write_reports(workspace.path, found, training.records)
         names = (CONFIG, METRICS, MODEL, REPORT, *written)
-        log.append("report-exported", {"files": {n: _digest(workspace.path / n) for n in names}})
+        digests = {name: _digest(workspace.path / name) for name in names}
+        durable.sync_directory(workspace.path)
+        log.append("report-exported", {"files": digests})
         pin(workspace, signer, log)
     _forget(workspace)
     progress.ended(training.status)

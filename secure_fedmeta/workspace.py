@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from audit.files import naming
+from audit.files import make_directories, naming, sync_directory
 from secure_fedmeta import state
 from secure_fedmeta.errors import NothingBegun, RunDirectoryError
 
@@ -43,7 +43,9 @@ class Workspace:
         path = out / run_id
         _latest(out)
         try:
-            path.mkdir(parents=True)
+            make_directories(out)
+            path.mkdir()
+            sync_directory(out)
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot make {path}: {error.strerror}; make room there, or name another folder "
@@ -108,11 +110,14 @@ class Workspace:
     def keep_opening(self, opening: Mapping[str, object]) -> None:
         """Store a round's salts in the state directory, durably; never in the run directory."""
         path = state.openings_path(self.run_id)
+        made = not path.exists()
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with naming(path), os.fdopen(handle, "a", encoding="utf-8") as file:
             file.write(json.dumps(opening) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if made:
+            sync_directory(path.parent)
 
     def point_latest(self) -> None:
         """Let `latest` beside the directory point at it; replaces an older link atomically.

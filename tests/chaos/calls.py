@@ -85,7 +85,8 @@ class Calls:
             except OSError:
                 return None
         found = str(Path(os.fspath(path)).absolute())  # type: ignore[call-overload]
-        return found if found.startswith(f"{self.root}{os.sep}") else None
+        inside = found == str(self.root) or found.startswith(f"{self.root}{os.sep}")
+        return found if inside else None
 
     def _written(self, real: Callable[..., int]) -> Callable[..., int]:
         def write(fd: int, data: Any, *offset: int) -> int:
@@ -166,7 +167,10 @@ class Calls:
             call = Call(real.__name__, inside, needs_room=needs_room)
             self.observer(call, "before")
             real(path, *args, **named)
-            self.unsynced.discard(inside)
+            if needs_room:
+                self.unsynced.add(str(Path(inside).parent))
+            else:
+                self.unsynced.discard(inside)
             self.observer(call, "after")
 
         return made

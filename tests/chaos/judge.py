@@ -140,8 +140,8 @@ def _entries(told: Sequence[Message], left: Left, found: Findings) -> None:
         index, kind = one["index"], one["kind"]
         if index >= len(left.lines) or _digest(left.lines[index]) != one["digest"]:
             found.add("lost_entries", f"entry {index} ({kind}) is gone")
-        if log := [path for path in one["unsynced"] if "/audit" in path]:
-            found.add("lost_entries", f"entry {index} ({kind}): {log} not synced")
+        if one["unsynced"]:
+            found.add("lost_entries", f"entry {index} ({kind}): {one['unsynced']} not synced")
 
 
 def _charges(scenario: Scenario, told: Sequence[Message], left: Left, found: Findings) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -77,10 +78,10 @@ class Witness:
             yield
 
     def _unsynced(self) -> list[str]:
-        """What a power cut would take now, below the root; leaves can be rebuilt from the log."""
+        """What a power cut would take now; leaves follow from the log, pictures from the report."""
         root = self._calls.root
         found = (str(Path(path).relative_to(root)) for path in self._calls.unsynced)
-        return sorted(path for path in found if not path.endswith("/leaves"))
+        return sorted(path for path in found if not re.search("/(leaves|plots)(/|$)", path))
 
     def _append(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def append(log: AuditLog, kind: str, body: Mapping[str, Any]) -> Any:
