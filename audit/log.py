@@ -2,7 +2,9 @@
 
 `log.jsonl` holds the entries, `checkpoint` the signed head, `leaves` the Merkle leaf hashes (32
 bytes each). The last is no evidence by itself: it counts only where it hashes to the signed root,
-and then it lets a verifier say exactly which entry was changed.
+and then it lets a verifier say exactly which entry was changed. `pending` holds the writer's
+signature over what it is about to append. After a crash it tells an entry of the writer, which the
+head does not cover yet, from one that somebody else put there: to make one takes no key.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from audit.entry import Entry, decode_entry, encode_entry
 from audit.errors import AuditError, EntryRefused, LogCorrupt, NoteRefused, WriteFailed
 from audit.files import make_directories
 from audit.note import Checkpoint, LogSigner
-from audit.replay import CHECKPOINT, LEAVES, LOG, Replay, split_lines
+from audit.replay import CHECKPOINT, LEAVES, LOG, PENDING, Replay, split_lines
 from audit.rules import OpenIntent
 from audit.store import Disk, OsDisk, Store
 
 Clock = Callable[[], datetime]
+_SEPARATOR = b"\0"
+"""Between the notes of a recovery that was cut off and of the one after it: no note has it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class AuditLog:
                 raise AuditError(f"{directory} holds a log already; open it")
             log = cls(store, signer, clock, Replay(signer.origin))
             with log._durably():
+                store.replace(PENDING, b"")
                 store.replace(LOG, b"")
                 log._sign_head()
         except BaseException:
@@ -101,10 +106,10 @@ class AuditLog:
     ) -> AuditLog:
         """Go on with a log, after checking all of it against its signed head.
 
-        A writer that was cut off leaves at most one entry beyond the head. A whole one is kept and
-        covered by a new head; a torn one, which was never acknowledged, is dropped. Either is
-        recorded as `recovered`, in the same durable step (a torn genesis leaves no log to record
-        it in).
+        A writer that was cut off leaves at most one entry beyond the head. A whole one for which
+        `pending` vouches is kept and covered by a new head; a torn one, which was never
+        acknowledged, is dropped. Either is recorded as `recovered`, in the same durable step (a
+        torn genesis leaves no log to record it in).
 
         Args:
             directory: where the log lies.
@@ -117,7 +122,7 @@ class AuditLog:
         Raises:
             AuditError: there is no log.
             LogCorrupt: the log contradicts its head or the pinned one, or more lies beyond the
-                head than a crash can leave.
+                head than a crash of this writer can leave.
             LogLocked: another writer has the directory open.
             WriteFailed: the system refused while recovering.
         """
@@ -145,7 +150,9 @@ class AuditLog:
             raise WriteFailed("this writer is closed or has failed before; open the log again")
         raw = self._encode(kind, body)
         with self._durably():
+            covered = self.size
             entry = self._replay.take(raw)
+            self._store.overwrite(PENDING, self._signer.vouch(covered, raw + b"\n"))
             self._store.append(LOG, self._bytes, raw + b"\n")
             self._bytes += len(raw) + 1
             self._store.append_lazily(LEAVES, 32 * entry.index, self._replay.leaves[-1])
@@ -249,6 +256,9 @@ class AuditLog:
             raise LogCorrupt("the entries do not hash to the root of the head")
         self._head = note
         self._bytes = sum(len(raw) + 1 for raw in lines[: head.size])
+        if self._store.read(PENDING) is None:
+            with self._durably():
+                self._store.replace(PENDING, b"")
         self._recover(lines[head.size :], torn)
         leaves = b"".join(self._replay.leaves)
         if self._store.read(LEAVES) != leaves:
@@ -267,6 +277,20 @@ class AuditLog:
         except EntryRefused as error:
             raise LogCorrupt(f"entry {self.size}: {error}") from None
 
+    def _voucher(self, tail: bytes) -> bytes:
+        """The note that vouches for what lies beyond the head; empty where nothing does.
+
+        Raises:
+            LogCorrupt: there is none.
+        """
+        if not tail:
+            return b""
+        covered = self._open_note(self._head).size
+        for note in (self._store.read(PENDING) or b"").split(_SEPARATOR):
+            if self._signer.verifier.vouched(note, covered, tail):
+                return note
+        raise LogCorrupt("what lies beyond the head was put there by somebody else than its writer")
+
     def _recover(self, beyond: list[bytes], torn: bytes) -> None:
         """Keep whole entries beyond the head, drop a torn tail, record both."""
         if beyond and not _is_whole(beyond[-1]):
@@ -278,6 +302,7 @@ class AuditLog:
         if any(entry.kind != "recovered" for entry in adopted[1:]):
             raise LogCorrupt(f"{len(adopted)} entries beyond the head: it was set back")
         kept = b"".join(raw + b"\n" for raw in beyond)
+        voucher = self._voucher(kept)
         if self._replay.order.genesis is not None:
             record = self._replay.take(
                 self._encode(
@@ -293,6 +318,8 @@ class AuditLog:
             kept += record.raw + b"\n"
         signed = (self._store.read(LOG) or b"")[: self._bytes]
         with self._durably():
+            vouchers = (voucher, self._signer.vouch(covered, kept))
+            self._store.replace(PENDING, _SEPARATOR.join(filter(None, vouchers)))
             self._store.replace(LOG, signed + kept)
             self._bytes += len(kept)
             self._sign_head()

@@ -15,6 +15,7 @@ from audit.rules import Order
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint"
 LEAVES = "leaves"
+PENDING = "pending"
 
 
 class Replay:

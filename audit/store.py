@@ -143,6 +143,15 @@ class Store:
         if at == 0:
             self._disk.sync_directory()
 
+    def overwrite(self, name: str, data: bytes) -> None:
+        """Put `data` into a file that exists; durable on return, and torn by a crash before.
+
+        Raises:
+            OSError: the system refused; the file may hold neither.
+        """
+        self._disk.write(name, data)
+        self._disk.sync(name)
+
     def append_lazily(self, name: str, at: int, data: bytes) -> None:
         """Append without waiting for the disk: for what can be rebuilt."""
         self._disk.append(name, at, data)

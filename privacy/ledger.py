@@ -42,6 +42,7 @@ from privacy.ledger_queries import total as total_of
 from privacy.ledger_rows import (
     EXPORT_VERSION,
     Account,
+    Charged,
     Grant,
     amount_of,
     delta_of,
@@ -174,15 +175,15 @@ class Ledger:
             check_complete(connection, mark)
             return counts_of(connection, population)
 
-    def attempts(self, run: str, population: str) -> dict[tuple[int, int], Event]:
-        """What one run was charged for this population: (round, attempt) -> event, in order."""
+    def attempts(self, run: str, population: str) -> dict[tuple[int, int], Charged]:
+        """What one run was charged for this population: (round, attempt) -> charge, in order."""
         mark = self._store.mark.read()
         with self._store.reading() as connection:
             check_complete(connection, mark)
             rows = connection.execute(
                 rows_of(reservations, population).where(reservations.c.run == run)
             ).mappings()
-            return {(row["round"], row["attempt"]): read_event(row["event"]) for row in rows}
+            return {(row["round"], row["attempt"]): Charged.of(row) for row in rows}
 
     def account(self, population: str) -> Account:
         """Where the population stands; nothing is written.

@@ -95,6 +95,24 @@ class Account:
     turns_left: int | None
 
 
+@dataclass(frozen=True)
+class Charged:
+    """What one attempt was charged.
+
+    Attributes:
+        event: its event.
+        opened: whether it was noted that the sum was opened.
+    """
+
+    event: Event
+    opened: bool
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any]) -> Charged:
+        """The charge of a row. Raises LedgerError for an event that cannot be read."""
+        return cls(read_event(row["event"]), row["committed"] is not None)
+
+
 def read_grant(row: Mapping[Any, Any]) -> Grant:
     """A grant from its plain data, checked like a new one. Raises LedgerError."""
     try:

@@ -8,11 +8,13 @@ Three files under `resume/<run id>`, for the owner alone:
     attempts    one line `ROUND ATTEMPT` for each attempt, durable before its first message leaves
 
 None of it may lie in the run directory: that one is copied, published and put back from backups.
-Noise, coins, masks and rounding follow from nothing that is kept.
+Noise, coins, masks and rounding follow from nothing that is kept. The folder is locked while a
+process runs the run: the log's own lock is in the run directory, and a copy would have another.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -22,12 +24,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from audit import files
 from crypto.keys import derive
 from secure_fedmeta import state
-from secure_fedmeta.errors import NothingBegun, StateError
+from secure_fedmeta.errors import NothingBegun, RunDirectoryError, StateError
 from secure_fedmeta.randomness import Founding
 
 VERSION: Final = 1
@@ -53,7 +55,7 @@ class Facts:
 
 
 class Kept:
-    """The folder of one run. Make it with `create` or `open`.
+    """The folder of one run, locked until it is closed. Make it with `create` or `open`.
 
     Attributes:
         facts: what was noted when the run began.
@@ -66,6 +68,19 @@ class Kept:
         self._folder = folder
         self._secret = secret
         self._size = 0
+        self._lock = _locked(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock; a second call does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def __repr__(self) -> str:
         return f"Kept({self._folder.name!r}, redacted)"
@@ -98,6 +113,7 @@ class Kept:
 
         Raises:
             StateError: it is not there, is damaged, or others can read it.
+            RunDirectoryError: another process runs it.
         """
         folder = state.runs_path(run_id)
         if not (folder / _SECRET).is_file() or not (folder / _FACTS).is_file():
@@ -112,7 +128,11 @@ class Kept:
         if len(secret) != state.SECRET_BYTES:
             raise StateError(f"{folder / _SECRET} is damaged: restore it")
         kept = cls(folder, secret, _read_facts(folder / _FACTS))
-        kept._read_attempts()
+        try:
+            kept._read_attempts()
+        except BaseException:
+            kept.close()
+            raise
         return kept
 
     @staticmethod
@@ -194,6 +214,28 @@ class Kept:
                 raise StateError(f"{path} is damaged at {line!r}: restore it")
             self.attempts.append((int(match[1]), int(match[2])))
         self._size = len(whole)
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that holds the folder's lock.
+
+    Raises:
+        RunDirectoryError: another one holds it.
+    """
+    with _writing(folder):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RunDirectoryError(
+                f"run {folder.name} is in use: another process runs it, or a copy of it. Wait for "
+                "it, or stop it"
+            ) from None
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
 
 
 def _read_facts(path: Path) -> Facts:

@@ -214,12 +214,21 @@ class Remains:
         Raises:
             StateError: the ledger was charged for an attempt that the state directory does not
                 know.
+            RunDirectoryError: the ledger knows of a sum that was opened, of which the log does
+                not know the intent.
         """
         told, stated = self.told, self.told.moments
+        charges = ledger.attempts(self.run.hex(), population)
+        if lost := {moment for moment, charge in charges.items() if charge.opened} - stated:
+            raise RunDirectoryError(
+                f"the ledger notes that sums of (round, attempt) {sorted(lost)} were opened, of "
+                "which the log tells nothing: it was put back from an older copy. Restore the "
+                "newest one"
+            )
         if told.open is not None:
             (index, attempt), intent = told.open
             self._log_abort(index, attempt, intent=intent, event=None)
-        for moment, event in ledger.attempts(self.run.hex(), population).items():
+        for moment, charge in charges.items():
             if moment in stated:
                 continue
             if moment not in self.kept.attempts:
@@ -227,7 +236,7 @@ class Remains:
                     f"the ledger was charged for attempt {moment}, which the state directory does "
                     "not know: it was put back from an older copy. Restore the newest one"
                 )
-            self._log_abort(*moment, intent=None, event=event)
+            self._log_abort(*moment, intent=None, event=charge.event)
         self._read_again()
 
     def log_grants(self, budget: Budget) -> None:

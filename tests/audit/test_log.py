@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from audit.entry import decode_entry
+from audit.canonical import sha256
+from audit.entry import decode_entry, encode_entry
 from audit.errors import AuditError, EntryRefused, LogCorrupt, LogLocked, NoteRefused, WriteFailed
 from audit.log import AuditLog
 from audit.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -192,6 +193,36 @@ def test_a_foreign_entry_beyond_the_head_is_not_adopted(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_bytes(stored + b"torn with a newline\n")
     with reopen(tmp_path) as log:
         assert log.size == 2
+
+
+def test_a_well_formed_entry_of_somebody_else_is_not_signed(tmp_path: Path) -> None:
+    """To make an entry that fits takes no key: only the writer's own signature vouches for it."""
+    log = scenario.start(tmp_path)
+    pending = (tmp_path / "pending").read_bytes()
+    log.append("budget-granted", scenario.grant())
+    log.close()
+    stored = (tmp_path / "log.jsonl").read_bytes()
+    head = (tmp_path / "checkpoint").read_bytes()
+    forged = encode_entry(
+        "report-exported",
+        {"files": {"report.json": "0" * 64}},
+        index=2,
+        prev=sha256(stored.splitlines()[-1]),
+        run=decode_entry(stored.splitlines()[-1]).run,
+        time=scenario.clock(),
+    )
+    (tmp_path / "log.jsonl").write_bytes(stored + forged + b"\n")
+    for vouching in (b"", pending, (tmp_path / "pending").read_bytes(), head, b"\0\xff\0"):
+        (tmp_path / "pending").write_bytes(vouching)
+        with pytest.raises(LogCorrupt, match="somebody else"):
+            reopen(tmp_path)
+    (tmp_path / "pending").unlink()
+    with pytest.raises(LogCorrupt, match="somebody else"):
+        reopen(tmp_path)
+    assert (tmp_path / "checkpoint").read_bytes() == head
+    (tmp_path / "log.jsonl").write_bytes(stored)
+    with reopen(tmp_path) as again:
+        assert again.size == 2
 
 
 def test_an_interrupted_append_stops_the_writer(
