@@ -221,9 +221,9 @@ def _ending(scenario: Scenario, told: Sequence[Message], left: Left, found: Find
     status = _of(told, "ended")[-1]["status"]
     rounds = scenario.parts().config.training.rounds
     released = [body["round"] for body in left.bodies("round-release")]
-    # An attempt may have been noted, and so be used up, whose process ended before it told of it.
+    # An attempt that was noted is used up, even if its process ended before it opened the round.
     attempts: Counter[int] = Counter()
-    for one in _of(told, "round"):
+    for one in _of(told, "noting"):
         attempts[one["round"]] = max(attempts[one["round"]], one["attempt"])
     lost = attempts.total() - len(released)
     if status == "budget":

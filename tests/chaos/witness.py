@@ -24,6 +24,7 @@ from crypto.secure_sum import Done
 from privacy.ledger import Ledger
 from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.exchange import Exchange
+from secure_fedmeta.kept import Kept
 from secure_fedmeta.progress import Silent
 from tests.chaos.calls import Calls
 
@@ -70,6 +71,7 @@ class Witness:
             around(AuditLog, "append", self._append)
             around(Ledger, "reserve", self._reserve)
             around(Ledger, "commit", self._commit)
+            around(Kept, "begin", self._note)
             around(Aggregator, "open_round", self._open_round)
             around(Exchange, "begin", self._begin)
             around(Exchange, "authorise", self._authorise)
@@ -116,6 +118,13 @@ class Witness:
             self.tell("committed", id=reservation)
 
         return commit
+
+    def _note(self, real: Callable[..., None]) -> Callable[..., None]:
+        def begin(kept: Kept, index: int, attempt: int) -> None:
+            self.tell("noting", round=index, attempt=attempt)  # used up, whether it is told or not
+            real(kept, index, attempt)
+
+        return begin
 
     def _open_round(self, real: Callable[..., Exchange]) -> Callable[..., Exchange]:
         def open_round(aggregator: Aggregator, index: int, attempt: int) -> Exchange:
