@@ -13,10 +13,8 @@ from tests.secure_fedmeta.commands import Call, Ended
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "work"
-    path.mkdir()
-    monkeypatch.chdir(path)
-    return path
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,17 @@ import pytest
 import tomli_w
 
 from crypto.locked_file import MIN_COST
-from secure_fedmeta import cli
 from secure_fedmeta.agent import PersonalAgent
 from secure_fedmeta.pipeline import assemble
 from tests.contracts.sources import options_of
 from tests.secure_fedmeta.agents import key_file
+from tests.secure_fedmeta.commands import Call
 from tests.secure_fedmeta.federation import settings, tiny
 
-Call = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    """Run `fedmeta` in this process, through the real entry point: code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedmeta", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def found(ended: tuple[int, str, str]) -> dict[str, Any]:

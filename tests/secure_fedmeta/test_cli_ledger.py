@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,16 @@ import pytest
 import torch
 
 from privacy.accountant import spend
-from secure_fedmeta import cli
 from secure_fedmeta.pipeline import assemble
+from tests.secure_fedmeta.commands import Call
 from tests.secure_fedmeta.federation import default_ledger, tiny
 
-Call = Callable[..., tuple[int, str, str]]
 GRANT = ("ledger", "grant", "people", "--epsilon", "3", "--approver", "the board")
 
 
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    """Run `fedmeta` in this process, through the real entry point: code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedmeta", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def shown(call: Call, *arguments: str) -> list[dict[str, Any]]:
