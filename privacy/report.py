@@ -198,7 +198,8 @@ def _adversary(
 def _caveats(plan: PrivacyPlan, order: int | None) -> list[str]:
     one_unit = (
         f"The claim is about one {plan.unit}. The figures for one record replaced and for one "
-        f"person who makes up {plan.person_units} whole units stand beside it; neither is smaller. "
+        f"person who makes up {plan.person_units} whole units stand beside it; neither is better "
+        "protected. "
         f"A person with records in {plan.person_units} units that others share counts as "
         f"{2 * plan.person_units} whole units: the units stay, and each of their vectors may move "
         "anywhere."

@@ -46,7 +46,7 @@ class Scores(dict[str, float]):
         self.per_draw = {client: tuple(draws[client]) for client in self}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """One draw: adapt on the support examples, be scored on the rest.
 

@@ -46,7 +46,7 @@ from secure_fedmeta.evaluation import adapt_alone
 from secure_fedmeta.tasks.protocol import Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Noticed:
     """What feedback told.
 

@@ -19,7 +19,7 @@ _AT_ONCE: Final = 10_000_000
 """Predictions of the models of all folds that are held at once for intervals."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answer:
     """Predictions for n rows, and how sure they are.
 
@@ -39,7 +39,7 @@ class Answer:
     note: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answering:
     """What answers rows.
 

@@ -65,7 +65,7 @@ class Choice:
     why: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Held:
     """Predictions for own examples by models that did not see them.
 

@@ -35,7 +35,7 @@ COLDEST, HOTTEST = 1 / 16, 16.0
 """What a temperature may be."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Errors:
     """Errors of own examples under models that did not see them.
 
@@ -48,7 +48,7 @@ class Errors:
     folds: NDArray[np.intp]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """What own examples say about the errors of an agent's predictions.
 

@@ -21,7 +21,7 @@ NOTICES: Final = 20
 """How many changes that it noticed an agent remembers: the newest."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Learned:
     """What an agent made of its examples.
 
@@ -43,7 +43,7 @@ class Learned:
     fold_vectors: Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contents:
     """An agent, put down.
 

@@ -26,7 +26,7 @@ MOST_IN_WORDS: Final = 5
 """Inputs and examples that are named in words; JSON has all of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Moved:
     """How far a group of parameters moved.
 
@@ -43,7 +43,7 @@ class Moved:
     change: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Changed:
     """An own example about which the agent says something else than the run's model.
 
@@ -60,7 +60,7 @@ class Changed:
     target: str | float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What an agent made of its examples.
 

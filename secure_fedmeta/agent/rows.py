@@ -39,7 +39,7 @@ LARGEST_TARGET: Final = 1e6
 """Of a number that is predicted, where the source declares no bound."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rows:
     """Examples of a file.
 
@@ -54,7 +54,7 @@ class Rows:
     clipped: Mapping[str, int]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Row:
     """One row of a file.
 

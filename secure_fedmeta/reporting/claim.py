@@ -20,6 +20,13 @@ from secure_fedmeta.reporting.text import (
 from secure_fedmeta.unprotected import NOT_DEFENDED
 
 _MOST: Final = 30
+_COMPARED: Final = {
+    "add_remove": "with the unit as without it",
+    "replace_one": "with one unit as with another in its place",
+    "zero_out": "with what the unit sent as with zero in its place",
+}
+"""What the two inputs of the bound are, by relation."""
+_REFERENCE: Final = "gaussian_reference_"
 _SEES_ALL = ("aggregator", "aggregator_and_colluders")
 
 
@@ -28,7 +35,7 @@ def claim(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Se
     privacy = report["privacy"]
     lead = (
         "Epsilon bounds how much one unit can change what is seen: whatever is observed is at most "
-        "e^epsilon times as likely with the unit as without it, up to delta = "
+        f"e^epsilon times as likely {_COMPARED[privacy['relation']]}, up to delta = "
         f"{privacy['delta']:g}. The unit here is {plain(privacy['unit_in_words'], 400)}."
     )
     if not holds(report):
@@ -91,10 +98,13 @@ def _other_methods(report: Mapping[str, Any]) -> Iterator[Block]:
     methods = dict.fromkeys(
         method for row in rows.values() for method in row["epsilon"] if method != row["claim"]
     )
+    compared = any(method.startswith(_REFERENCE) for method in methods)
     if methods:
         yield Grid(
-            caption="The same noise if it were Gaussian, for comparison only",
-            head=("against", *(words(m.removeprefix("gaussian_reference_")) for m in methods)),
+            caption="The same noise if it were Gaussian, for comparison only"
+            if compared
+            else "The same noise by other accountants",
+            head=("against", *(words(m.removeprefix(_REFERENCE)) for m in methods)),
             rows=[
                 (
                     words(n),
@@ -103,7 +113,9 @@ def _other_methods(report: Mapping[str, Any]) -> Iterator[Block]:
                 for n, r in rows.items()
             ],
             note="No statement about this run: what other accountants say about Gaussian noise of "
-            "the same relative size.",
+            "the same relative size."
+            if compared
+            else "The noise of this run is Gaussian. The claim is the figure in the table above.",
         )
 
 
@@ -172,6 +184,8 @@ def adversaries(report: Mapping[str, Any]) -> Section:
         else f"The secure sum was {plain(secure['protocol'])}, which hides nothing from the "
         "aggregator."
     )
+    if report["not_private"]:
+        lead += " None of it holds against whoever knows the seed."
     blocks: list[Block] = [Prose(lead, lead=True), Facts(rows)]
     if promise["notes"]:
         blocks += [

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
+from xml.etree.ElementTree import ParseError
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -85,7 +86,14 @@ def render_again(directory: Path, targets: Mapping[str, Path]) -> None:
         report["assessment"] = assessment
     try:
         texts = render(report, read_records(directory))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        ParseError,
+    ) as error:
         raise RunDirectoryError(
             f"{directory} holds a report that this version cannot show ({error!r}): show it with "
             f"secure-fedmeta {report.get('product_version')}, which wrote it"

@@ -89,6 +89,8 @@ def trained(report: Mapping[str, Any]) -> Section:
 def _sent(report: Mapping[str, Any]) -> str:
     if not report["secure_sum"]["capabilities"]["hides_updates"]:
         return "The aggregator saw the vector of every single client."
+    if report["not_private"]:
+        return "The noise in a client's vector, and what hides it, follow from the seed."
     return (
         "In a round a client sends one vector with noise in it; the secure sum hides it, and only "
         "the sum is opened."

@@ -97,6 +97,8 @@ def _time(report: Mapping[str, Any], released: Sequence[Mapping[str, Any]]) -> s
 
 
 def _sharing(secure: Mapping[str, Any]) -> str:
+    if not secure["capabilities"]["hides_updates"]:
+        return "no secrets"
     if secure["committee"]:
         return f"{secure['committee_threshold']} of {count(secure['committee'], 'officer')} open it"
     return f"each secret shared with {secure['degree']:,}, {secure['threshold']:,} recover one"
@@ -138,7 +140,7 @@ def assessment(found: Mapping[str, Any] | None) -> Section:
     lead = (
         f"{outcome}. A right pipeline fails anything with probability "
         f"{found['false_alarm']:.2g} at most. It is evidence about a copy of the "
-        "pipeline, no proof."
+        "pipeline, no proof. No log vouches for it: it is what assess.json said."
     )
     if planted is not None:
         lead = f"A bug was planted in the assessed copy: {plain(planted)}. {lead}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import traceback
 from pathlib import Path
@@ -27,6 +28,7 @@ from secure_fedmeta.agent import file as agent_file
 from secure_fedmeta.agent.choice import Held
 from secure_fedmeta.agent.file import MAX_TEXT, decode, encode
 from secure_fedmeta.agent.keys import key_in, passphrase_in
+from secure_fedmeta.agent.rows import Rows
 from secure_fedmeta.errors import AgentError, ConfigError, DataError, FedmetaError
 from tests.secure_fedmeta.agents import KEY, KINDS, agent_of, examples, key_file
 
@@ -299,6 +301,17 @@ def test_examples_show_in_no_repr_and_no_error(tmp_path: Path) -> None:
     agent, path = taught_once(), tmp_path / "a.agent"
     assert repr(agent) == "PersonalAgent(run='tiny', examples redacted)"
     agent.save(path, Passphrase(WORDS), cost=MIN_COST)
+    held = agent.contents()
+    answer, rows = agent.act(agent.x), Rows(agent.x, agent.y, {})
+    for kept in (
+        held,
+        held.learned,
+        answer,
+        rows,
+        agent.explain(),
+        agent.observe(agent.x, agent.y),
+    ):
+        assert re.fullmatch(r"<[a-zA-Z_.]+ object at 0x[0-9a-f]+>", repr(kept))
     values = [f"{value:.4f}" for value in agent.x.ravel().tolist()]
     attempts = (
         lambda: PersonalAgent.load(path, Passphrase("wrong " + WORDS)),

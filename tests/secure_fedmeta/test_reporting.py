@@ -248,6 +248,31 @@ def test_what_is_said_of_a_sum_that_hides_nothing(left: tuple[Report, Records]) 
     assert "saw every single update as well" in text
 
 
+def test_what_is_said_is_true_of_unit_noise_and_seed(left: tuple[Report, Records]) -> None:
+    report, records = left
+    text = page(report, records).text
+    assert "with the unit as without it" in text
+    assert "if it were Gaussian" in text
+    for relation, words in (
+        ("replace_one", "with one unit as with another in its place"),
+        ("zero_out", "with what the unit sent as with zero in its place"),
+    ):
+        report["privacy"]["relation"] = relation
+        text = page(report, records).text
+        assert words in text
+        assert "with the unit as without it" not in text
+    for row in report["adversaries"].values():
+        row |= {"claim": "prv", "epsilon": {"prv": 1.0, "pld": 0.9}}  # as with noise local
+    text = page(report, records).text
+    assert "if it were Gaussian" not in text
+    assert "No statement about this run" not in text
+    assert "The noise of this run is Gaussian." in text
+    report["not_private"] = True
+    text = page(report, records).text
+    assert "the secure sum hides it" not in text
+    assert "None of it holds against whoever knows the seed." in text
+
+
 def test_one_client(left: tuple[Report, Records]) -> None:
     report, records = left
     (first, *_) = report["held_out"]["clients"]
@@ -292,6 +317,7 @@ def test_a_later_assessment_is_shown(result: RunResult, tmp_path: Path) -> None:
     render_again(run_directory, {HTML: target, MARKDOWN: tmp_path / "again.md"})
     text = Page(target.read_text()).text
     assert "Everything passed." in text
+    assert "No log vouches for it" in text
     assert "0.9999" in text
     before = (run_directory / HTML).read_bytes()
     for form, name in ((HTML, HTML), (MARKDOWN, MARKDOWN)):
@@ -316,6 +342,13 @@ def test_what_cannot_be_shown_is_refused_in_words(result: RunResult, tmp_path: P
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(RunDirectoryError, match=r"show it with secure-fedmeta 0\.0\.9"):
         render_again(tmp_path, {HTML: tmp_path / "a.html"})
+    (tmp_path / "metrics.jsonl").write_bytes((result.directory / "metrics.jsonl").read_bytes())
+    for where, value in (("delta", "0.1"), ("granted_epsilon", "\x1b[2J")):
+        report = json.loads((result.directory / "report.json").read_text())
+        report["privacy"][where] = value
+        (tmp_path / "report.json").write_text(json.dumps(report))
+        with pytest.raises(RunDirectoryError, match="cannot show"):
+            render_again(tmp_path, {HTML: tmp_path / "a.html"})
     (tmp_path / "metrics.jsonl").write_text("{")
     (tmp_path / "report.json").write_bytes((result.directory / "report.json").read_bytes())
     with pytest.raises(RunDirectoryError, match="JSON lines"):
