@@ -31,7 +31,7 @@ from secure_fedmeta.exchange import Exchange, Intent
 from secure_fedmeta.intent import Evidence, facts
 from secure_fedmeta.logged import commit, commitment_root, figures
 from secure_fedmeta.messages import to_wire
-from secure_fedmeta.outcome import Abort, Ending, Release, Standing
+from secure_fedmeta.outcome import ENDED_AT_STEP, Abort, Ending, Release, Standing
 from secure_fedmeta.server_opt import ServerOptimiser
 from secure_fedmeta.setting import Setting
 
@@ -299,11 +299,11 @@ class Aggregator:
         self._log_abort(exchange, error)
 
     def _log_abort(self, exchange: Exchange, error: BaseException) -> None:
-        where = "an interrupt" if not isinstance(error, Exception) else "an error"
+        reason = f"ended at {'an error' if isinstance(error, Exception) else 'an interrupt'}"
         if isinstance(error, SumAborted):
-            where = f"step {error.step}"
+            reason = f"{ENDED_AT_STEP}{error.step}"
         elif isinstance(error, BudgetExceeded | LedgerError):
-            where = "the budget"
+            reason = "ended at the budget"
         unlogged = exchange.unlogged
         self._log.append(
             "round-abort",
@@ -311,7 +311,7 @@ class Aggregator:
                 "round": exchange.round,
                 "attempt": exchange.attempt,
                 "intent": None if exchange.intent is None else exchange.intent.hex(),
-                "reason": f"ended at {where}",
+                "reason": reason,
                 "charged": exchange.intent is not None or unlogged is not None,
                 **({} if unlogged is None else {"event": unlogged.to_json()}),
             },

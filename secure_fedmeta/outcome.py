@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
@@ -13,6 +14,9 @@ from privacy.events import Event
 from privacy.extras import Measured
 from privacy.plan import PrivacyPlan
 from secure_fedmeta.server_opt import ServerOptimiser, ServerState
+
+ENDED_AT_STEP: Final = "ended at step "
+"""How the log tells of an attempt that its secure sum ended: it has a checkpoint of its own."""
 
 
 @dataclass(frozen=True)

@@ -178,13 +178,13 @@ class Remains:
             files.discard()
         found = files.current()
         if found is None:
-            if latest is not None:
+            if self.told.last_ended != (0, 0):
                 raise RunDirectoryError(
                     "the checkpoint is missing: put back the newest copy of the run directory"
                 )
             return None
         model = self.kept.facts.model if latest is None else latest[1].model_after
-        after = (0, 0) if latest is None else latest[0]
+        after = self.told.last_ended
         moment = (found.round, found.attempt)
         held = parts.learner.spec.digest(found.state.params.to(torch.float32)).hex()
         if moment < after or (found.model, held) != (model, model) or not self._is_told(found):

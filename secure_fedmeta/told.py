@@ -22,6 +22,7 @@ from audit.entry import (
 )
 from audit.replay import split_lines
 from privacy.events import Event, event_from_json
+from secure_fedmeta.outcome import ENDED_AT_STEP
 
 Moment = tuple[int, int]
 """Round and attempt."""
@@ -68,6 +69,16 @@ class Told:
     def last_release(self) -> tuple[Moment, RoundRelease] | None:
         """The newest release."""
         return max(self.released.items()) if self.released else None
+
+    @property
+    def last_ended(self) -> Moment:
+        """The newest attempt that ended by itself, of which there is a checkpoint; (0, 0): none.
+
+        The checkpoint of one that the budget ended is not looked for: not every such attempt has
+        one.
+        """
+        aborted = (m for m, one in self.aborted.items() if one.reason.startswith(ENDED_AT_STEP))
+        return max((*self.released, *aborted), default=(0, 0))
 
     @property
     def moments(self) -> frozenset[Moment]:

@@ -12,7 +12,8 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,7 @@ def judge(scenario: Scenario, place: Path, lives: Sequence[Life], whole: Left | 
     _repeats(scenario, told, found)
     if lives[-1].of("ended"):
         _ending(scenario, told, left, found)
+        _figures(scenario, left, found)
         _verified(place, left, found)
     else:
         error = lives[-1].of("failed")
@@ -239,6 +241,29 @@ def _ending(scenario: Scenario, told: Sequence[Message], left: Left, found: Find
         found.add("failed_resumes", "metrics.jsonl and the log tell of other rounds")
     if len({line["round"] for line in records}) != len(records):
         found.add("failed_resumes", "metrics.jsonl tells of a round twice")
+
+
+def _figures(scenario: Scenario, left: Left, found: Findings) -> None:
+    """What is told of the spend is no less than what was charged comes to."""
+    delta, population = scenario.parts().plan.delta, _population(left)
+    charged = [row["event"] for row in left.rows if row["population"] == population]
+    report = json.loads((left.directory / "report.json").read_text())
+    if report["privacy"]["spent_epsilon"] < _worst(tuple(charged), delta) * (1 - 1e-9):
+        found.add("lost_charges", "report.json tells of a lower epsilon than was charged")
+    lines = (left.directory / "metrics.jsonl").read_text().splitlines()
+    released = [one for one in map(json.loads, lines) if one["status"] == "released"]
+    if not released:
+        return
+    entries = left.entries
+    last = max(at for at, one in enumerate(entries) if one["kind"] == "round-release")
+    until = tuple(_logged(replace(left, lines=left.lines[: last + 1])).elements())
+    if released[-1]["epsilon"] < _worst(until, delta) * (1 - 1e-9):
+        found.add("lost_charges", "metrics.jsonl tells of a lower epsilon than was charged")
+
+
+@lru_cache(maxsize=64)
+def _worst(events: tuple[str, ...], delta: float) -> float:
+    return spend([read_event(event) for event in events], delta=delta).worst
 
 
 def _verified(place: Path, left: Left, found: Findings) -> None:

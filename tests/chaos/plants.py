@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import privacy.ledger
 from audit.store import OsDisk
 from privacy.ledger import Ledger
 from privacy.rng import SecureRandom
+from secure_fedmeta import state
 from secure_fedmeta.aggregator import Aggregator
 from secure_fedmeta.checkpoint import Checkpoints
 from secure_fedmeta.course import Training
@@ -120,6 +122,29 @@ def _not_ahead(real: Callable[..., None]) -> Callable[..., None]:
     return release
 
 
+def _without_the_cut(real: Callable[..., Any]) -> Callable[..., Any]:
+    """What is told of the spend leaves out what attempts that were cut off were charged."""
+
+    def counts(ledger: Ledger, population: str) -> Any:
+        held = real(ledger, population)
+        return Counter({event: times - (times > 1) for event, times in held.items()})
+
+    return counts
+
+
+@contextmanager
+def attempts_unsynced() -> Iterator[None]:
+    """An attempt is noted, and not synced before its first message."""
+
+    def begin(kept: Kept, index: int, attempt: int) -> None:
+        with (state.runs_path(vars(kept)["_folder"].name) / "attempts").open("ab") as file:
+            file.write(b"%d %d\n" % (index, attempt))
+        kept.attempts.append((index, attempt))
+
+    with mock.patch.object(Kept, "begin", begin):
+        yield
+
+
 PLANTS = {
     "charges late": Planted("lost_charges", "masking", (AtPromise("authorised", 2),), charges_late),
     "log not synced": Planted(
@@ -151,6 +176,18 @@ PLANTS = {
         "masking",
         (AtPromise("vector", 2),),
         replacing(Kept, "begin", _nothing),
+    ),
+    "attempt not synced": Planted(
+        "repeated",
+        "masking",
+        (AtPromise("vector", 2),),
+        attempts_unsynced,
+    ),
+    "told too little": Planted(
+        "lost_charges",
+        "masking",
+        (AtPromise("opened", 2),),
+        replacing(Ledger, "counts", _without_the_cut),
     ),
     "turns forgotten": Planted("repeated", "masking", (AtPromise("opened", 2),), turns_forgotten),
     "coins from a kept secret": Planted(

@@ -55,7 +55,9 @@ def test_a_round_is_done_again_with_other_noise_unless_it_is_seeded(
     changes = {} if seed is None else {"not_private.seed": seed}
     spy = SpySum(SECURE_SUMS["masking"])
     monkeypatch.setitem(SECURE_SUMS, "masking", spy)
-    config = short({**changes, "training.rounds": 3})  # parts of its own, which have the spy
+    config = short(
+        {**changes, "training.rounds": 3, "name": "spied"}
+    )  # parts of its own, which have the spy
     directory = cut_before(mortal, config, tmp_path, "Checkpoints.put", nth=2)
     first = {index: vector for index, vector in spy.vectors.items() if index[0] == 2}
     spy.vectors.clear()

@@ -14,11 +14,20 @@ import pytest
 from audit.canonical import sha256
 from audit.entry import encode_entry
 from secure_fedmeta.budget import grant_body
+from secure_fedmeta.checkpoint import FILE
 from secure_fedmeta.errors import RunDirectoryError
 from secure_fedmeta.kept import Kept
 from secure_fedmeta.training import resume
 from secure_fedmeta.verification import verify_run
-from tests.secure_fedmeta.cuts import Mortal, charged, check_resumed, cut_before, mortal, short
+from tests.secure_fedmeta.cuts import (
+    Killed,
+    Mortal,
+    charged,
+    check_resumed,
+    cut_before,
+    mortal,
+    short,
+)
 from tests.secure_fedmeta.federation import default_ledger
 
 __all__ = ["mortal"]
@@ -105,3 +114,25 @@ def test_a_log_that_was_set_back_behind_the_opening_is_refused(
     with pytest.raises(RunDirectoryError, match="older copy"):
         resume(directory)
     assert (directory / "audit" / "log.jsonl").read_bytes() == before
+
+
+def test_rounds_that_aborted_are_not_taken_out_of_the_report(
+    tmp_path: Path, mortal: Mortal
+) -> None:
+    """With an older checkpoint, or none, they would be done again, and told of nowhere."""
+    config = short({"transport.drop": 0.999999999, "training.rounds": 3, "name": "attacked"})
+    directory = cut_before(mortal, config, tmp_path, "Kept.begin", nth=2)
+    older = (directory / FILE).read_bytes()
+    mortal.born(dies_before=("Kept.begin", 2))
+    with pytest.raises(Killed):
+        resume(directory)
+    mortal.born()
+    newest = (directory / FILE).read_bytes()
+    (directory / FILE).write_bytes(older)
+    with pytest.raises(RunDirectoryError, match="it is older"):
+        resume(directory)
+    (directory / FILE).unlink()
+    with pytest.raises(RunDirectoryError, match="the checkpoint is missing"):
+        resume(directory)
+    (directory / FILE).write_bytes(newest)
+    assert resume(directory).report["rounds"]["aborted"] == 3
