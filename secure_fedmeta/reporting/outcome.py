@@ -99,7 +99,10 @@ def _sent(report: Mapping[str, Any]) -> str:
 
 def _data(data: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if not data["public"]:
-        return f"Source {plain(data['source'])}. Not public: no counts of it leave the clients."
+        return (
+            f"Source {plain(data['source'])}. Not public: no counts of training clients' data "
+            "leave them."
+        )
     origin = f"{sentence(found['provenance'])} Licence: {plain(found['licence'])}."
     return (
         f"Source {plain(data['source'])}, declared public: {count(data['rows'], 'record')} in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from secure_fedmeta.scoring import (
 )
 from secure_fedmeta.simulation import CohortWork
 from secure_fedmeta.tasks import Site, build_source
+from secure_fedmeta.unprotected import UNPROTECTED
 from tests.secure_fedmeta.federation import PrivateSource, tiny
 
 Rows = NDArray[np.generic]
@@ -341,3 +343,13 @@ def test_the_averaging_baseline_is_repeatable_under_a_seed_only(parts: Parts) ->
 
     assert torch.equal(train(Randomness(3)), train(Randomness(3)))
     assert not torch.equal(train(Randomness()), train(Randomness()))
+
+
+def test_exact_scores_tell_how_many_examples_there_are_of_each_class() -> None:
+    """Why the report names it among what is not protected: three arms are enough."""
+    rng = np.random.default_rng(7)
+    targets = np.repeat([0.0, 1.0], [47, 13]).astype(np.float32)
+    found = [score("auc", torch.from_numpy(rng.normal(size=(60, 1))), targets) for _ in range(3)]
+    shown = [Fraction(one).limit_denominator(5_000).denominator for one in found]
+    assert math.lcm(*shown) == 47 * 13
+    assert any("examples they have of each class" in one for one in UNPROTECTED)

@@ -290,7 +290,7 @@ def test_where_data_are_not_public_nothing_is_said_of_them(left: tuple[Report, R
     report["data"] = {"source": "own_table", "training_clients": ["a"], "public": False}
     report["trained"] |= {"provenance": None, "licence": None}
     text = page(report, records).text
-    assert "no counts of it leave the clients" in text
+    assert "no counts of training clients' data leave them" in text
     assert "held-out clients must have agreed" in text
     assert "declared public" in public
     assert "held-out clients must have agreed" not in public
