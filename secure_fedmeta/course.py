@@ -202,7 +202,7 @@ class Training:
         if able >= plan.min_survivors:
             return False
         self._notes.append(
-            f"round {index} was not run: attempts that were cut off used up turns, so that only "
+            f"round {index} was not run: attempts that were cut off used up turns, so that "
             f"{able} of its clients have one left, fewer than min_survivors {plan.min_survivors}"
         )
         return True
