@@ -64,7 +64,9 @@ def _show(verified: Verified, accepted: bool) -> None:
     print(f"trust: {verified.trust}")
     for sentence in verified.not_checked:
         print(f"not checked: {sentence}")
-    if not accepted:
+    if accepted:
+        print("verified")
+    else:
         print("REFUSED  no key was given; pass --vkey, or --unpinned to accept that")
 
 

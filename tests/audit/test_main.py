@@ -33,6 +33,7 @@ def test_a_key_makes_it_trusted(run_directory: Path, capsys: pytest.CaptureFixtu
     assert "the run has not ended" in said
     assert "not checked: rollback" in said
     assert "not checked: privacy spend" not in said
+    assert said.splitlines()[-1] == "verified"
 
 
 def test_a_pin_and_a_key_file(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +52,7 @@ def test_nobody_s_key_is_refused_unless_asked_for(
     said = capsys.readouterr().out
     assert "trust: none" in said
     assert "REFUSED" in said
+    assert "verified" not in said
     assert main([str(run_directory), "--unpinned"]) == 0
     whole = scenario.write_log(run_directory.parent / "whole")
     whole.close()
