@@ -71,14 +71,17 @@ def personalize(
 
     if out.exists():
         raise AgentError(f"{out} exists: name another file, or remove it")
+    if not out.parent.is_dir():
+        raise AgentError(f"{out.parent} is no folder: make it, or name another file")
     if plain and (passphrase_file or key_file):
         raise AgentError("--plain takes no key")
-    with _working("personalising", quiet=as_json):
+    wanted = _mode(mode)
+    with _working("reading the run and the examples", quiet=as_json):
         agent = agent_of(run, capacity=capacity)
         agent.observe(*Reader(agent.spec).read_labelled(data))
     key = None if plain else _key(passphrase_file, key_file, twice=True)
     with _working("personalising", quiet=as_json):
-        agent.learn(_mode(mode))
+        agent.learn(wanted)
         _write(out, agent, key)
     if plain:
         _warn()
@@ -167,8 +170,7 @@ def show_agent(
         print(json.dumps(found, allow_nan=False))
         return
     for name, value in found.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        print(visible(f"{name.replace('_', ' ')}: {'-' if shown is None else shown}"))
+        print(visible(f"{name.replace('_', ' ')}: {_words(value)}"))
 
 
 @agent_app.command("explain")
@@ -227,9 +229,10 @@ def learn(
     as_json: Json = False,
 ) -> None:
     """Learn anew from all remembered examples."""
+    wanted = _mode(mode)
     agent, key = _open(agent_file, passphrase_file, key_file, quiet=as_json)
     with _working("learning", quiet=as_json):
-        agent.learn(_mode(mode))
+        agent.learn(wanted)
         _write(agent_file, agent, key)
     _tell(_state(agent) | {"plain": key is None}, agent, as_json, f"Wrote {agent_file}.")
 
@@ -263,6 +266,19 @@ def _state(agent: PersonalAgent) -> dict[str, Any]:
         "capacity": agent.capacity,
         "notices": list(found.notices),
     }
+
+
+def _words(value: object) -> str:
+    """A value of `show` for people; "-" where there is none."""
+    if isinstance(value, dict):
+        value = [f"{name} {_words(one)}" for name, one in value.items()]
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
 
 
 def _tell(found: dict[str, Any], agent: PersonalAgent, as_json: bool, last: str) -> None:

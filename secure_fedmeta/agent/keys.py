@@ -50,7 +50,8 @@ def key_in(path: Path) -> FileKey:
 def _read(path: Path) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        if stat.S_IMODE(os.fstat(handle).st_mode) & 0o077:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode) and stat.S_IMODE(mode) & 0o077:
             os.close(handle)
             raise AgentError(f"others can read {path}: run chmod 600 on it")
         return read_handle(handle, str(path), _MOST)

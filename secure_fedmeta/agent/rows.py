@@ -141,8 +141,8 @@ class Reader:
         """The examples of a file; its targets where it has any.
 
         Raises:
-            ConfigError: the file is of another kind, or its reader is not installed.
-            DataError: it cannot be read, holds no row, or breaks what the columns may hold.
+            DataError: the file is of another kind, its reader is not installed, it cannot be read,
+                holds no row, or breaks what the columns may hold.
         """
         x, y, tally, bare = [], [], Tally(), None
         for row in self._each(path, tally):
@@ -177,7 +177,6 @@ class Reader:
         """Inputs and targets of a file of examples.
 
         Raises:
-            ConfigError: as `read`.
             DataError: as `read`, or the file has no targets.
         """
         found = self.read(path)

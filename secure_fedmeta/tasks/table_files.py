@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from secure_fedmeta.errors import ConfigError, DataError
+from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks.files import read_regular
 from secure_fedmeta.tasks.table import Row, Sheet, csv_sheet
 from secure_fedmeta.tasks.table_limits import MAX_BYTES, MAX_ROWS, need_columns, too_many_rows
@@ -31,14 +31,12 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         optional: those that are read where they are there.
 
     Raises:
-        ConfigError: another ending, or a reader that is not installed.
-        DataError: the file cannot be read, is not what its ending says, is too large, or lacks a
-            column. While rows are read: the same, for what shows only then.
+        DataError: the file has another ending, cannot be read, is not what its ending says, is too
+            large, or lacks a column, or its reader is not installed. While rows are read: the same,
+            for what shows only then.
     """
     if path.suffix not in READERS:
-        raise ConfigError(
-            f"must end in {', '.join(READERS)}", key="data.options.path", value=path.name
-        )
+        raise DataError(f"{path}: a table must end in {', '.join(READERS)}")
     return READERS[path.suffix](read_regular(path, MAX_BYTES), path.name, columns, optional)
 
 
@@ -70,10 +68,8 @@ def _parquet(data: bytes, file: str, columns: Sequence[str], optional: Sequence[
     try:
         from secure_fedmeta.tasks.table_parquet import parquet_sheet
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            "Parquet needs pyarrow: pip install 'secure-fedmeta[parquet]'",
-            key="data.options.path",
-            value=file,
+        raise DataError(
+            f"{file}: Parquet needs pyarrow: pip install 'secure-fedmeta[parquet]'"
         ) from error
     return parquet_sheet(data, file, columns, optional)
 

@@ -195,7 +195,9 @@ def test_the_life_of_an_agent(call: Call, run_directory: str, tmp_path: Path) ->
     assert "intervals of level 90% by CV+ on 40 own examples" in out
     shown = found(call("agent", "show", "a", *key, "--json"))
     assert (shown["columns"], shown["target"], shown["plain"]) == (["x"], "target", False)
-    assert "columns: x" in call("agent", "show", "a", *key)[1]
+    lines = call("agent", "show", "a", *key)[1].splitlines()
+    assert {"columns: x", "plain: no", "notices: -"} <= set(lines)
+    assert not [line for line in lines if "{" in line or "[" in line]
     assert found(call("agent", "explain", "a", *key, "--json"))["remembered"] == 40
     assert "Answers by: " in call("agent", "explain", "a", *key)[1]
     feedback = ("--data", table(tmp_path, "more.csv", 60, seed=2))
@@ -284,6 +286,10 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
         ((*make, "a", *key), "a exists: name another file"),
         ((*make, "b", *key, "--mode", "adopted"), "Did you mean 'adapted'?"),
         ((*make, "b", *key, "--plain"), "--plain takes no key"),
+        ((*make, "no/b", *key), "no is no folder: make it"),
+        (("agent", "learn", "a", "--mode", "adopted"), "Did you mean 'adapted'?"),
+        (("act", "a", "--data", "other-run", *key), "other-run: a table must end in .csv, .npz"),
+        (("act", "a", "--data", mine, "--key-file", "other-run"), "cannot be read (Is a dir"),
         ((*make, "b", *key, "--mode", "mixture"), "a mixture has no weights"),
         ((*make, "b", *key, "--capacity", "0"), "capacity 0; allowed: 1 to"),
         (("personalize", "nowhere", "--data", mine, "--out", "b", *key), "config.toml: cannot be"),

@@ -19,7 +19,7 @@ from secure_fedmeta.agent import AgentSpec, Reader
 from secure_fedmeta.agent.answers import answer
 from secure_fedmeta.agent.spec import ColumnsSpec
 from secure_fedmeta.config import Config
-from secure_fedmeta.errors import AgentError, ConfigError, DataError
+from secure_fedmeta.errors import AgentError, DataError
 from secure_fedmeta.tasks import Columns, Schema, schema_of
 from tests.contracts.sources import OWN, own_source
 from tests.secure_fedmeta.agents import agent_of, examples, spec_of
@@ -155,7 +155,7 @@ def test_what_breaks_raw_columns_is_refused_by_its_place(
 
 def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     reader = Reader(spec_of())
-    with pytest.raises(ConfigError, match=r"must end in \.csv, \.npz, \.parquet"):
+    with pytest.raises(DataError, match=r"must end in \.csv, \.npz, \.parquet"):
         reader.read(tmp_path / "rows.xlsx")
     with pytest.raises(DataError, match="cannot be read"):
         reader.read(tmp_path / "nowhere.csv")

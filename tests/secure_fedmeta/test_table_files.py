@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_fedmeta.errors import ConfigError, DataError
+from secure_fedmeta.errors import DataError
 from secure_fedmeta.tasks import build_source, check_options
 from secure_fedmeta.tasks.table import Sheet
 from secure_fedmeta.tasks.table_files import open_table
@@ -376,11 +376,11 @@ def test_damage_anywhere_gives_a_table_or_the_readers_own_error(
 def test_other_endings_and_a_missing_reader_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"data\.options\.path = 't\.xlsx'.*\.csv, \.npz, \.par"):
+    with pytest.raises(DataError, match=r"t\.xlsx: a table must end in \.csv, \.npz, \.parquet"):
         open_table(tmp_path / "t.xlsx", ["a"])
     path = parquet(tmp_path, a=[1])
     monkeypatch.setitem(sys.modules, "secure_fedmeta.tasks.table_parquet", None)
-    with pytest.raises(ConfigError, match=r"pip install 'secure-fedmeta\[parquet\]'"):
+    with pytest.raises(DataError, match=r"t\.parquet: .*pip install 'secure-fedmeta\[parquet\]'"):
         open_table(path, ["a"])
 
 
