@@ -72,7 +72,8 @@ def test_what_a_run_leaves_behind(finished: RunResult) -> None:
     directory = finished.directory
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert files == {
-        "audit/checkpoint", "audit/leaves", "audit/log.jsonl", "config.toml", "metrics.jsonl",
+        "audit/checkpoint", "audit/leaves", "audit/log.jsonl", "audit/pending", "config.toml",
+        "metrics.jsonl",
         "model.safetensors", "plots/epsilon.svg", "plots/loss.svg", "report.html", "report.json",
         "report.md",
     }  # fmt: skip
