@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 IMAGES = ROOT / "docs" / "images"
 COLUMNS, LINES, HISTORY = 100, 50, 2000
+_ELSEWHERE = ("COLUMNS", "LINES", "CI")
+"""What an environment says of a terminal, which is not this one."""
 BEGIN, END = "<!-- recorded by `make recording` -->", "<!-- end of the recording -->"
 EXAMPLE = "examples/credit.toml"
 CURVES = ("loss.svg", "epsilon.svg")
@@ -73,6 +75,8 @@ def record(
         environment: its environment, but for what describes the terminal.
         halfway: a regular expression; the first screen on which it is found is kept.
     """
+    terminal = {"TERM": "xterm-256color"}
+    elsewhere = {name: value for name, value in environment.items() if name not in _ELSEWHERE}
     screen = pyte.HistoryScreen(COLUMNS, LINES, history=HISTORY, ratio=0.5)
     stream = pyte.ByteStream(screen)
     outer, inner = pty.openpty()
@@ -80,7 +84,7 @@ def record(
     process = subprocess.Popen(
         words,
         cwd=folder,
-        env={**environment, "TERM": "xterm-256color"},
+        env=elsewhere | terminal,
         stdin=inner,
         stdout=inner,
         stderr=inner,
@@ -133,8 +137,10 @@ def main() -> None:
         folder = Path(made)
         (folder / "examples").mkdir()
         shutil.copy(ROOT / EXAMPLE, folder / EXAMPLE)
-        environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "CI")}
-        environment |= {"FEDMETA_STATE_DIR": str(folder / "state"), "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {
+            "FEDMETA_STATE_DIR": str(folder / "state"),
+            "PYTHONPATH": str(ROOT),
+        }
         recordings = [
             record(
                 [sys.executable, "-m", "secure_fedmeta.cli", *words],

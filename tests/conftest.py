@@ -4,6 +4,7 @@ A session fails where an attack of the threat model has lost its evidence. Its l
 pictures of the report are, if it was opened.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ settings.register_profile(
     derandomize=True,
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """A shell lets commands in its background ignore Ctrl-C, and what they start does, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

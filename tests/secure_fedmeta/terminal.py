@@ -19,6 +19,7 @@ from pathlib import Path
 FEDMETA = Path(sys.executable).with_name("fedmeta")
 LIMIT = 120.0
 """Seconds after which a command is given up."""
+_ELSEWHERE = ("COLUMNS", "LINES", "CI")
 _PART = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
@@ -80,6 +81,9 @@ class InTerminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
+        # pytest-xdist names the width of a terminal that is not this one.
+        outer = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+
         def own_terminal() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -90,7 +94,7 @@ class InTerminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", **(environment or {})},
+            env=outer | {"OMP_NUM_THREADS": "1", "TERM": "xterm", **(environment or {})},
             start_new_session=True,
             preexec_fn=own_terminal,
         )
