@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from privacy.accountant import BUDGETED
 from secure_fedmeta.reporting.blocks import (
     Banner,
     Block,
@@ -15,6 +16,7 @@ from secure_fedmeta.reporting.blocks import (
 )
 from secure_fedmeta.reporting.text import (
     METRICS,
+    count,
     epsilon,
     interval,
     plain,
@@ -110,12 +112,25 @@ def spent(report: Mapping[str, Any]) -> Key:
     privacy = report["privacy"]
     granted = privacy["granted_epsilon"]
     limit = "no grant" if granted is None else f"of {granted:g} granted"
+    about = (
+        f"{limit}; for one {plain(privacy['unit'])}, delta {privacy['delta']:g}, against the worst "
+        "adversary that the budget limits"
+    )
+    if not holds(report):
+        return Key("Epsilon spent", "no bound", about)
+    record, person = _worst(report, "record"), _worst(report, "person")
+    units = count(privacy["person_units"], "such unit")
     return Key(
         "Epsilon spent",
-        epsilon(privacy["spent_epsilon"]) if holds(report) else "no bound",
-        f"{limit}; for one {plain(privacy['unit'])}, delta {privacy['delta']:g}, against the worst "
-        "adversary that the budget limits",
+        epsilon(privacy["spent_epsilon"]),
+        f"{about}. For one record replaced: {record}; for a person of {units}: {person}",
     )
+
+
+def _worst(report: Mapping[str, Any], whose: str) -> str:
+    """The largest figure of this kind against the adversaries that the budget limits."""
+    found = [report["adversaries"][name][whose] for name in BUDGETED]
+    return epsilon(None if None in found else max(found))
 
 
 def _harmed(found: Mapping[str, Any]) -> str:

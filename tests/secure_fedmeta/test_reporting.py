@@ -175,6 +175,20 @@ def test_a_run_that_aborted_at_once(left: tuple[Report, Records]) -> None:
     assert "No round was released." in text
 
 
+def test_who_signs_sees_what_one_record_and_one_person_cost(left: tuple[Report, Records]) -> None:
+    report, records = left
+    for number, row in enumerate(report["adversaries"].values()):
+        row |= {"record": 5.0 + number, "person": 7.0 + number}  # the last, broken sum, is no claim
+    worst = len(report["adversaries"]) - 2
+    told = (
+        f"For one record replaced: {5 + worst:.3f}; for a person of "
+        f"{report['privacy']['person_units']} such units: {7 + worst:.3f}"
+    )
+    assert page(report, records).text.count(told) == 2  # at a glance, and where it is decided
+    report["adversaries"]["recipients"]["record"] = None
+    assert "For one record replaced: infinite;" in page(report, records).text
+
+
 @pytest.mark.parametrize(
     ("change", "title"),
     [
