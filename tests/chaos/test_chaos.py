@@ -36,7 +36,7 @@ def chaos(*words: str) -> tuple[int, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """One campaign for all tests: half of its time is imports and runs that are never killed."""
-    _, found = chaos("--kills", "50", "--plants", "--full", "16", "--seed", "2026")
+    _, found = chaos("--kills", "50", "--plants", "--full", "10", "--seed", "2026")
     return found
 
 
@@ -64,16 +64,16 @@ def test_a_disk_that_is_full_at_any_call_loses_nothing_and_says_what_to_do(
     found: dict[str, Any],
 ) -> None:
     assert faults(found["full"]) == {}, found["full"]["faults"]
-    assert found["full"]["filled"] == 16
+    assert found["full"]["filled"] == 10
 
 
 def test_disks_that_are_really_too_small() -> None:
-    _, found = chaos("--kills", "0", "--tmpfs", "6")
+    _, found = chaos("--kills", "0", "--tmpfs", "4")
     if "skipped" in found["tmpfs"]:
         assert not os.environ.get(REQUIRED), found["tmpfs"]["skipped"]
         pytest.skip(f"no tmpfs can be mounted here: {found['tmpfs']['skipped']}")
     assert faults(found["tmpfs"]) == {}, found["tmpfs"]["faults"]
-    assert found["tmpfs"]["filled"] == 6
+    assert found["tmpfs"]["filled"] == 4
 
 
 def test_a_run_is_drawn_again_by_its_number() -> None:

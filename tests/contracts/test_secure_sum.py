@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import (
@@ -96,6 +96,7 @@ def test_drops_at_every_step(name: str, step: int, gone: tuple[int, ...]) -> Non
     assert set(run.ready.dropped) == set(terms.cohort) - set(expected)
 
 
+@settings(max_examples=30)
 @given(data=st.data())
 def test_equals_the_plain_sum_for_any_drop_pattern(name: str, data: st.DataObject) -> None:
     clients = data.draw(st.integers(3, 6), label="clients")

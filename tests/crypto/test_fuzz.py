@@ -55,7 +55,7 @@ def test_decoders_read_exactly_what_encoders_write(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SECURE_SUMS))
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_random_bytes_to_anyone_at_any_step(name: str, data: st.DataObject) -> None:
     terms = terms_for(name, 3)
